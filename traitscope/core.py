@@ -1,0 +1,411 @@
+"""The nouns: sites, messages, prompts, windows, texts.  Plain values, no torch, no disks.
+
+Shapes: T tokens, S sites, K traits, D model width, F neurons, H heads.  Scores and norms are
+float32 in units of the residual stream; logprobs are natural logs under the model itself
+(temperature 1, nothing truncated).  A token's state is the state at the token's own position:
+the model has just read it.  This module does not know how anything is computed or stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from traitscope.errors import InputError, did_you_mean
+
+__all__ = [
+    "Generation",
+    "GenerationConfig",
+    "Internals",
+    "Message",
+    "Prompt",
+    "Reading",
+    "Site",
+    "TokenTable",
+    "Trace",
+    "TraitDirections",
+    "Window",
+    "prompt_id_of",
+    "sites_of",
+    "TRAIT_NAME",
+    "Kind",
+    "KINDS",
+]
+
+Kind = Literal["trajectory", "internals"]
+KINDS: tuple[Kind, ...] = ("trajectory", "internals")
+TRAIT_NAME = re.compile(r"[a-z0-9_]{1,64}")
+
+Float32 = NDArray[np.float32]
+Int32 = NDArray[np.int32]
+
+
+# --- sites ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place of the residual stream: `embed`, `l.mid` or `l.post`.
+
+    `embed` is what enters block 0, `l.mid` the residual after attention was added in block l,
+    `l.post` what leaves block l, always before the final norm.
+    """
+
+    block: int  # -1 for embed
+    place: Literal["embed", "mid", "post"]
+
+    @property
+    def name(self) -> str:
+        return "embed" if self.place == "embed" else f"{self.block}.{self.place}"
+
+    @classmethod
+    def parse(cls, text: str) -> Site:
+        """`"embed"`, `"3.mid"`, `"3.post"`; raises InputError for anything else."""
+        if text == "embed":
+            return cls(-1, "embed")
+        match = re.fullmatch(r"(\d+)\.(mid|post)", text)
+        if match is None:
+            raise InputError(f"Expected a site such as 'embed', '3.mid' or '3.post', got '{text}'.")
+        return cls(int(match[1]), "mid" if match[2] == "mid" else "post")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def sites_of(n_blocks: int, *, mid: bool | Sequence[bool] = True) -> tuple[Site, ...]:
+    """The sites of a model in the order of the data: embed, 0.mid, 0.post, ..., L-1.post.
+
+    `mid` says, for all blocks or per block, whether there is a state between attention and MLP
+    (blocks that run both in parallel have none).
+    """
+    has_mid = [mid] * n_blocks if isinstance(mid, bool) else list(mid)
+    sites = [Site(-1, "embed")]
+    for block in range(n_blocks):
+        if has_mid[block]:
+            sites.append(Site(block, "mid"))
+        sites.append(Site(block, "post"))
+    return tuple(sites)
+
+
+def read_site(sites: Sequence[Site], where: str | float, *, default: float = 0.5) -> int:
+    """Index into `sites` of a place to read: a site's name, a depth (0.0 to 1.0), or "read".
+
+    A depth is turned into the nearest `.post`: block round(depth * (L - 1)).  "read" means
+    `default`, the trait's own `read_site`.
+    """
+    if where == "read":
+        where = default
+    if isinstance(where, str) and re.fullmatch(r"[01]?\.\d+|[01]|[01]\.", where):
+        where = float(where)
+    if isinstance(where, str):
+        names = [site.name for site in sites]
+        if where not in names:
+            raise InputError(
+                f"Expected one of this model's sites ({names[0]} ... {names[-1]}), 'read' or a depth "
+                f"from 0.0 to 1.0, got '{where}'.{did_you_mean(where, names)}"
+            )
+        return names.index(where)
+    if not 0.0 <= where <= 1.0:
+        raise InputError(f"Expected a depth from 0.0 to 1.0, got {where}.")
+    posts = [i for i, site in enumerate(sites) if site.place == "post"]
+    return posts[round(where * (len(posts) - 1))]
+
+
+# --- windows -------------------------------------------------------------------------------------
+
+_WINDOW = re.compile(r"(prompt|response)\[(-?\d+|(-?\d*):(-?\d*))\]")
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which tokens are read: `prompt[-1]`, `response[0]`, `response[:]`, `response[2:10]`.
+
+    An index picks that one token of the part, whatever it is (`prompt[-1]` is the last token
+    before a word is written, usually of the template).  A slice is taken over the part's content
+    tokens: special and template tokens and the first token (an attention sink) never enter a mean.
+    """
+
+    part: Literal["prompt", "response"]
+    index: int | None = None
+    start: int | None = None
+    stop: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Window:
+        match = _WINDOW.fullmatch(text.replace(" ", ""))
+        if match is None:
+            raise InputError(
+                "Expected a window such as 'prompt[-1]', 'response[0]' or 'response[:]', "
+                f"got '{text}'."
+            )
+        part: Literal["prompt", "response"] = "prompt" if match[1] == "prompt" else "response"
+        if ":" not in match[2]:
+            return cls(part, index=int(match[2]))
+        start, stop = match[3], match[4]
+        return cls(part, None, int(start) if start else None, int(stop) if stop else None)
+
+    def pick(self, tokens: TokenTable) -> NDArray[np.bool_]:
+        """Mask [T] of the tokens read; all False where the window is empty (e.g. no response)."""
+        in_part = tokens.part == self.part
+        if self.index is None:
+            chosen = np.flatnonzero(in_part & tokens.content)[self.start : self.stop]
+        else:
+            places = np.flatnonzero(in_part)
+            inside = -len(places) <= self.index < len(places)
+            chosen = places[[self.index]] if inside else places[:0]
+        mask = np.zeros(len(in_part), dtype=np.bool_)
+        mask[chosen] = True
+        return mask
+
+    def __str__(self) -> str:
+        if self.index is not None:
+            return f"{self.part}[{self.index}]"
+        start = "" if self.start is None else self.start
+        stop = "" if self.stop is None else self.stop
+        return f"{self.part}[{start}:{stop}]"
+
+
+# --- prompts -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a chat.  `role` is system, user, assistant or tool."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One thing to ask: a chat that ends before the assistant's answer.
+
+    `label` is the user's own id, unique within a suite or None; `tags` are the user's own.
+    `where` names the file and line for messages to people.
+    """
+
+    messages: tuple[Message, ...]
+    label: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    where: str = ""
+
+    @classmethod
+    def of(cls, text: str) -> Prompt:
+        """A single user turn."""
+        return cls((Message("user", text),))
+
+    @property
+    def text(self) -> str:
+        """The last user turn, for display and for naming the prompt in expectations."""
+        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+
+
+def prompt_id_of(token_ids: Sequence[int] | Int32) -> str:
+    """The id of a prompt: 16 hex digits of the SHA-256 of its rendered ids, as little-endian int32.
+
+    The rendered ids include the chat template, so the same words under another template are
+    another prompt.
+    """
+    raw = np.asarray(token_ids, dtype="<i4").tobytes()
+    return hashlib.sha256(raw).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """How texts are sampled.  `max_new_tokens` counts the end token; temperature 0 is greedy.
+
+    `top_p` keeps the token that crosses the threshold; `top_k` 0 keeps all.
+    """
+
+    max_new_tokens: int = 50
+    temperature: float = 0.7
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+    samples: int = 1
+
+    def __post_init__(self) -> None:
+        checks = (
+            (self.max_new_tokens >= 1, "max_new_tokens", "1 or more", self.max_new_tokens),
+            (0 <= self.temperature < float("inf"), "temperature", "0 or more", self.temperature),
+            (0 < self.top_p <= 1, "top_p", "above 0 and at most 1", self.top_p),
+            (self.top_k >= 0, "top_k", "0 (all) or more", self.top_k),
+            (0 <= self.seed < 2**63, "seed", "0 or more and below 2**63", self.seed),
+            (self.samples >= 1, "samples", "1 or more", self.samples),
+        )
+        for fine, name, expected, got in checks:
+            if not fine:
+                raise InputError(f"{name}: expected {expected}, got {got}.")
+
+
+# --- texts and their numbers ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, order=True)
+class Generation:
+    """The name of one text: (prompt id, sample index).  Made once, its tokens stored once."""
+
+    prompt_id: str
+    sample: int = 0
+
+    @property
+    def id(self) -> str:
+        return f"{self.prompt_id}-{self.sample}"
+
+    @classmethod
+    def parse(cls, text: str) -> Generation:
+        prompt_id, _, sample = text.rpartition("-")
+        return cls(prompt_id, int(sample))
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """What is known of each token of one text besides numbers; all arrays [T].
+
+    `role`: template, system, user, assistant, thinking, tool.  `part`: prompt or response.
+    `turn` counts messages from 0.  `piece` is the raw vocabulary piece, for display; `start` and
+    `end` are character offsets in the decoded text (byte tokens have no text of their own).
+    `text` is the whole decoded text that they point into.
+    """
+
+    token_id: Int32
+    role: NDArray[np.str_]
+    part: NDArray[np.str_]
+    special: NDArray[np.bool_]
+    turn: Int32
+    piece: tuple[str, ...]
+    start: Int32
+    end: Int32
+    text: str
+
+    @property
+    def content(self) -> NDArray[np.bool_]:
+        """Tokens that may enter means, maxima and calibration: [T].
+
+        Not the first token (an attention sink), no template, no special token.
+        """
+        mask = (self.role != "template") & ~self.special
+        mask[:1] = False
+        return mask
+
+    @property
+    def n_prompt(self) -> int:
+        return int((self.part == "prompt").sum())
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the engine hands over when a text is finished: ids and numbers, nothing else.
+
+    `token_ids` [T] prompt and response; `score` [T, S, K]; `norm` [T, S] is |h|; `logprob` [T],
+    NaN at position 0.  `finish` is "stop" (an end token) or "length".  `seconds` is the wall time
+    from the row's admission to its last token.
+    """
+
+    generation: Generation
+    token_ids: Int32
+    n_prompt: int
+    score: Float32
+    norm: Float32
+    logprob: Float32
+    finish: Literal["stop", "length"]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Internals:
+    """Everything inside one block for one text, float32 unless the model's dtype is narrower.
+
+    `tensors`: q [T, H*dh], k, v [T, Hkv*dh] (the projections' outputs, before q/k norms and
+    rotary), attention [H, T, T] (row i: what token i looked at; zero above the diagonal), gate,
+    up, neurons [T, F] (neurons = act(gate) * up; models without a gate have up and neurons),
+    mlp_out [T, D] (what the MLP added to the residual stream, post-norm and multiplier included),
+    head_out [T, H*dh] (each head's output before the output projection), resid_pre, resid_mid,
+    resid_post [T, D], post_norm_scale entries where the architecture has post-norms:
+    attn_post_norm_scale, mlp_post_norm_scale [T] (1 where it has none), neuron_to_score [K, F],
+    head_to_score [K, H, dh], attn_bias_score, mlp_bias_score [K] (before the post-norm scale).
+
+    Identities, per token t and trait k:
+    score(mid) - score(pre)  = attn_post_norm_scale[t] * (sum_h head_out[t,h] . head_to_score[k,h]
+                               + attn_bias_score[k])
+    score(post) - score(mid) = mlp_post_norm_scale[t] * (neurons[t] . neuron_to_score[k]
+                               + mlp_bias_score[k])
+    """
+
+    generation: Generation
+    block: int
+    traits: tuple[str, ...]
+    tensors: Mapping[str, NDArray[np.generic]]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TraitDirections:
+    """One trait on one model: a unit vector per site, and what is normal there.
+
+    `direction` [S, D] unit float32, positive = more of the trait.  `neutral_mean`, `neutral_std`
+    [S]: scores of neutral content tokens of the assistant.  `neutral_response_std` [S]: spread of
+    the neutral responses' means.  `neutral_prompt_mean`, `neutral_prompt_std` [S]: scores of the
+    last prompt token before neutral responses.  `metadata`: strings; at least `method`,
+    `model_fingerprint`, `data_hash`, `read_site`, `read_window`, `positive`, `negative`.
+    """
+
+    trait: str
+    sites: tuple[Site, ...]
+    direction: Float32
+    neutral_mean: Float32
+    neutral_std: Float32
+    neutral_response_std: Float32
+    neutral_prompt_mean: Float32
+    neutral_prompt_std: Float32
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits over the trait's name, sites, directions and neutral numbers."""
+        digest = hashlib.sha256(self.trait.encode())
+        digest.update(" ".join(site.name for site in self.sites).encode())
+        for array in (
+            self.direction,
+            self.neutral_mean,
+            self.neutral_std,
+            self.neutral_response_std,
+            self.neutral_prompt_mean,
+            self.neutral_prompt_std,
+        ):
+            digest.update(np.ascontiguousarray(array, dtype="<f4").tobytes())
+        return digest.hexdigest()[:16]
+
+    def z(self, score: Float32, site: int, window: Window) -> Float32:
+        """Scores at one site as z: (score - neutral mean) / neutral std, for that kind of token.
+
+        `prompt[-1]` has its own neutral numbers, since it is nearly always a template token.
+        """
+        if window.part == "prompt" and window.index == -1:
+            mean, std = self.neutral_prompt_mean[site], self.neutral_prompt_std[site]
+        else:
+            mean, std = self.neutral_mean[site], self.neutral_std[site]
+        return np.asarray((score - mean) / max(float(std), 1e-12), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One number for one text and trait: the mean score over a window at a site, and its z."""
+
+    trait: str
+    site: Site
+    window: Window
+    score: float
+    z: float
+
+
+def mean_or_nan(values: Iterable[float]) -> float:
+    """The mean, NaN for nothing (without numpy's warning)."""
+    array = np.fromiter(values, dtype=np.float64)
+    return float(array.mean()) if array.size else float("nan")
