@@ -20,22 +20,26 @@ from numpy.typing import NDArray
 from traitscope.errors import InputError, did_you_mean
 
 __all__ = [
+    "KINDS",
+    "TRAIT_NAME",
+    "Capture",
     "Generation",
     "GenerationConfig",
     "Internals",
+    "Kind",
     "Message",
     "Prompt",
     "Reading",
     "Site",
+    "TextRecord",
     "TokenTable",
     "Trace",
     "TraitDirections",
     "Window",
+    "mean_or_nan",
     "prompt_id_of",
+    "read_site",
     "sites_of",
-    "TRAIT_NAME",
-    "Kind",
-    "KINDS",
 ]
 
 Kind = Literal["trajectory", "internals"]
@@ -107,8 +111,8 @@ def read_site(sites: Sequence[Site], where: str | float, *, default: float = 0.5
         names = [site.name for site in sites]
         if where not in names:
             raise InputError(
-                f"Expected one of this model's sites ({names[0]} ... {names[-1]}), 'read' or a depth "
-                f"from 0.0 to 1.0, got '{where}'.{did_you_mean(where, names)}"
+                f"Expected one of this model's sites ({names[0]} ... {names[-1]}), 'read' or a "
+                f"depth from 0.0 to 1.0, got '{where}'.{did_you_mean(where, names)}"
             )
         return names.index(where)
     if not 0.0 <= where <= 1.0:
@@ -316,6 +320,35 @@ class Trace:
     logprob: Float32
     finish: Literal["stop", "length"]
     seconds: float
+
+
+@dataclass(frozen=True)
+class TextRecord:
+    """One text as it is committed to a run: done with its numbers, or failed with its reason.
+
+    A failed text has no `tokens` and no `trace`, and `error` is one sentence.  `response` is the
+    decoded response without special tokens.
+    """
+
+    generation: Generation
+    prompt: Prompt
+    response: str = ""
+    tokens: TokenTable | None = None
+    trace: Trace | None = None
+    error: str = ""
+
+    @property
+    def status(self) -> Literal["done", "failed"]:
+        return "failed" if self.trace is None else "done"
+
+
+@dataclass(frozen=True, order=True)
+class Capture:
+    """What a suite asks for: (generation, prompt set, kind); the unit that is counted."""
+
+    generation: Generation
+    prompt_set: str
+    kind: Kind = "trajectory"
 
 
 @dataclass(frozen=True)
