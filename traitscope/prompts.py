@@ -92,7 +92,7 @@ def _messages(record: Mapping[str, object], where: str) -> tuple[Message, ...]:
     turns = record["messages"]
     if not isinstance(turns, list) or not turns:
         raise PromptError(f"{where}: 'messages': expected a list of turns, got {shown(turns)}.")
-    messages = tuple(_message(turn, i, where) for i, turn in enumerate(turns))
+    messages = tuple(_message(turn, i, where) for i, turn in enumerate(turns, 1))
     if messages[-1].role not in _LAST_ROLES:
         raise PromptError(
             f"{where}: expected the last turn to be the user's (or a tool's), got "
@@ -102,7 +102,7 @@ def _messages(record: Mapping[str, object], where: str) -> tuple[Message, ...]:
 
 
 def _message(turn: object, number: int, where: str) -> Message:
-    name = f"messages[{number}]"
+    name = f"messages, turn {number}"
     if not _is_object(turn) or not {"role", "content"} <= turn.keys():
         raise PromptError(
             f"{where}: '{name}': expected an object with 'role' and 'content', got {shown(turn)}."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 import tomllib
 from pathlib import Path
 
@@ -15,11 +16,17 @@ from traitscope.errors import InputError, did_you_mean
 
 __all__ = ["parse_json", "read_lines", "read_text", "read_toml", "shown"]
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+_SHORT.maxlevel = 3
 
-def shown(value: object, limit: int = 60) -> str:
-    """A value for a message: Python's repr on one line, cut in the middle when it is long."""
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[: limit - 16]} ... {text[-10:]}"
+
+def shown(value: object) -> str:
+    """A value for a message: Python's repr on one line, cut where it is long or deep."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python writes no whole number of more than 4300 digits
+        return "a number of thousands of digits"
 
 
 def read_text(path: Path, expected: str, error: type[InputError]) -> str:
