@@ -294,7 +294,7 @@ class TokenTable:
 
         Not the first token (an attention sink), no template, no special token.
         """
-        mask = (self.role != "template") & ~self.special
+        mask: NDArray[np.bool_] = (self.role != "template") & ~self.special
         mask[:1] = False
         return mask
 
@@ -353,22 +353,24 @@ class Capture:
 
 @dataclass(frozen=True)
 class Internals:
-    """Everything inside one block for one text, float32 unless the model's dtype is narrower.
+    """Everything inside one block for one text; all tensors float32.
 
     `tensors`: q [T, H*dh], k, v [T, Hkv*dh] (the projections' outputs, before q/k norms and
-    rotary), attention [H, T, T] (row i: what token i looked at; zero above the diagonal), gate,
-    up, neurons [T, F] (neurons = act(gate) * up; models without a gate have up and neurons),
-    mlp_out [T, D] (what the MLP added to the residual stream, post-norm and multiplier included),
-    head_out [T, H*dh] (each head's output before the output projection), resid_pre, resid_mid,
-    resid_post [T, D], post_norm_scale entries where the architecture has post-norms:
-    attn_post_norm_scale, mlp_post_norm_scale [T] (1 where it has none), neuron_to_score [K, F],
-    head_to_score [K, H, dh], attn_bias_score, mlp_bias_score [K] (before the post-norm scale).
+    rotary); attention [H, T, T] (row t: where token t looked; zero after it); head_out
+    [T, H*dh] (each head's output, before the output projection); gate, up, neurons [T, F]
+    (neurons = act(gate) * up; without a gate, neurons = act(up)); attn_out, mlp_out [T, D] (what
+    each adds to the stream, post-norm and multiplier included); resid_pre, resid_mid, resid_post
+    [T, D] (no resid_mid where blocks are parallel); attn_post_norm_scale, mlp_post_norm_scale [T]
+    (1 without a post-norm); head_to_score [K, H, dh], neuron_to_score [K, F], attn_bias_score,
+    mlp_bias_score [K].
 
-    Identities, per token t and trait k:
-    score(mid) - score(pre)  = attn_post_norm_scale[t] * (sum_h head_out[t,h] . head_to_score[k,h]
-                               + attn_bias_score[k])
-    score(post) - score(mid) = mlp_post_norm_scale[t] * (neurons[t] . neuron_to_score[k]
-                               + mlp_bias_score[k])
+    Who wrote a trait k at token t, read along the direction of the site that is written to:
+    (resid_mid - resid_pre) . v[mid] = attn_post_norm_scale[t]
+        * (sum over heads of head_out[t, h] . head_to_score[k, h] + attn_bias_score[k])
+    (resid_post - resid_mid) . v[post] = mlp_post_norm_scale[t]
+        * (neurons[t] . neuron_to_score[k] + mlp_bias_score[k])
+    In parallel blocks both write to post: the two right sides add up to
+    (resid_post - resid_pre) . v[post].
     """
 
     generation: Generation

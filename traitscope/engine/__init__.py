@@ -1,0 +1,24 @@
+"""The engine: batched decoding with taps, replay, internals.  Tensors in, traces out.
+
+`decode.py` is the loop, `slots.py` its cache, `sampling.py` its dice; `replay.py` scores texts
+that exist, `internals.py` opens one block.  The engine knows nothing of disks, suites or screens.
+"""
+
+from traitscope.engine.decode import Batching, Clock, Request, generate
+from traitscope.engine.internals import capture_internals, check_internals
+from traitscope.engine.replay import mean_states, score_texts
+from traitscope.engine.sampling import gumbel, noise_key, pick
+
+__all__ = [
+    "Batching",
+    "Clock",
+    "Request",
+    "capture_internals",
+    "check_internals",
+    "generate",
+    "gumbel",
+    "mean_states",
+    "noise_key",
+    "pick",
+    "score_texts",
+]

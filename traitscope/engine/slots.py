@@ -1,0 +1,130 @@
+"""The KV cache: one slot per row, column = position, no padding.
+
+`Slots` is a transformers `Cache` with one `SlotLayer` per block.  A forward is announced before
+it is made, by `prefill(row, rows, offset)` or `decode(positions)`; the layers then write where
+that says and give back the columns in use.  Rows 0..n-1 are live; a row that ends is overwritten
+by the last one (`move`).  What stands in unused columns is finite and masked away.
+This module does not know tokens, texts or when a row ends.
+
+Legend: B rows, T tokens of this forward, H key-value heads, C columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+__all__ = ["Slots", "masks"]
+
+
+@dataclass
+class _Forward:
+    """Where the forward that is under way reads and writes."""
+
+    first: int = 0  # first row
+    rows: int = 0
+    offset: int = 0  # prefill: the column of the first token
+    position_B: Tensor | None = None  # decode: the column of each row's token
+    columns: int = 0  # columns in use after it
+
+
+class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not followed
+    """Keys and values [rows, H, C, dh] of one block; allocated when first written."""
+
+    is_sliding = False
+
+    def __init__(self, owner: Slots) -> None:
+        super().__init__()
+        self._owner = owner
+        self.keys: Tensor
+        self.values: Tensor
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        def room(like: Tensor) -> Tensor:
+            # zeros: a masked column must still be finite, 0 * NaN is NaN
+            shape = (self._owner.rows, like.shape[1], self._owner.columns, like.shape[3])
+            return torch.zeros(shape, dtype=like.dtype, device=like.device)
+
+        self.keys, self.values = room(key_states), room(value_states)
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        now = self._owner.now
+        used = slice(now.first, now.first + now.rows)
+        for store, new in ((self.keys, key_states), (self.values, value_states)):
+            if now.position_B is None:
+                store[used, :, now.offset : now.offset + new.shape[2]] = new
+            else:
+                row_B = self._owner.row_index[: now.rows].to(new.device)
+                store[row_B, :, now.position_B.to(new.device)] = new[:, :, 0]
+        return self.keys[used, :, : now.columns], self.values[used, :, : now.columns]
+
+    def move(self, source: int, target: int, columns: int) -> None:
+        for store in (self.keys, self.values):
+            store[target, :, :columns] = store[source, :, :columns]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self._owner.now.columns, 0
+
+    def get_seq_length(self) -> int:
+        return self._owner.now.offset
+
+    def get_max_length(self) -> int:
+        return self._owner.columns
+
+
+class Slots(Cache):  # type: ignore[misc]  # transformers is not followed
+    """`rows` slots of `columns` positions for a model of `n_blocks` blocks."""
+
+    def __init__(self, n_blocks: int, rows: int, columns: int, device: torch.device) -> None:
+        super().__init__(layers=[SlotLayer(self) for _ in range(n_blocks)])
+        self.rows, self.columns = rows, columns
+        self.row_index = torch.arange(rows, device=device)
+        self.now = _Forward()
+
+    def prefill(self, first: int, rows: int, offset: int, tokens: int) -> None:
+        """The next forward writes `tokens` columns from `offset` of rows first..first+rows-1."""
+        self.now = _Forward(first, rows, offset, None, offset + tokens)
+
+    def decode(self, position_B: Tensor, columns: int) -> None:
+        """The next forward writes one column per row, at `position_B` [n]; rows 0..n-1."""
+        self.now = _Forward(0, position_B.shape[0], 0, position_B, columns)
+
+    def move(self, source: int, target: int, columns: int) -> None:
+        """Row `source` takes the place of row `target`."""
+        for layer in self.layers:
+            layer.move(source, target, columns)
+
+
+def masks(config: Any, position_BT: Tensor, columns: int, dtype: torch.dtype) -> Any:
+    """The additive float mask [B, 1, T, C]: 0 where a token may look, the dtype's least elsewhere.
+
+    A token at position p sees columns up to p; in sliding layers only those above p - window.
+    A dict by layer type where the config has `layer_types`, one tensor otherwise: a bool mask
+    would silently be added by eager attention, one tensor would also hit hybrid models' layers.
+    """
+    column_C = torch.arange(columns, device=position_BT.device)
+    ahead_BTC = column_C > position_BT[..., None]
+    window = int(getattr(config, "sliding_window", None) or 0)  # 0: none
+
+    def additive(hidden_BTC: Tensor) -> Tensor:
+        zero = torch.zeros((), dtype=dtype, device=hidden_BTC.device)
+        return zero.masked_fill(hidden_BTC, torch.finfo(dtype).min)[:, None]
+
+    def sliding() -> Tensor:
+        return ahead_BTC | (column_C <= position_BT[..., None] - window)
+
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if not kinds:
+        return additive(sliding() if window else ahead_BTC)
+    return {
+        kind: additive(sliding() if kind == "sliding_attention" else ahead_BTC) for kind in kinds
+    }

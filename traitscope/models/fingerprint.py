@@ -1,0 +1,85 @@
+"""A model's identity: what changes when its numbers would.
+
+A checkpoint folder is identified by its config, tokenizer and template files and, for every
+tensor, its name, shape, dtype and a sample of its bytes, without loading it (seconds at any
+size).  A model that exists only in memory is identified by the same things taken from its
+tensors.  The two are told apart, and are never equal to each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import nn
+
+__all__ = ["fingerprint_folder", "fingerprint_module"]
+
+_SAMPLES = 16  # places per tensor or file
+_BYTES = 64  # bytes at each
+_SMALL = {".json", ".jinja", ".model", ".py"}
+_WEIGHTS = {".safetensors", ".bin", ".pt", ".gguf"}
+
+
+def fingerprint_folder(folder: Path) -> str:
+    """ "files:" and 32 hex digits over a checkpoint folder's contents."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+        if path.suffix in _SMALL:
+            digest.update(path.name.encode() + b"\0")
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        elif path.suffix == ".safetensors":
+            digest.update(path.name.encode() + b"\0")
+            _add_safetensors(digest, path)
+        elif path.suffix in _WEIGHTS:
+            digest.update(path.name.encode() + b"\0")
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                _add_samples(digest, file, 0, size)
+    return "files:" + digest.hexdigest()[:32]
+
+
+def _add_safetensors(digest: Any, path: Path) -> None:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        raw = file.read(length)
+        digest.update(raw)
+        for name, entry in sorted(json.loads(raw).items()):
+            if name != "__metadata__":
+                start, end = entry["data_offsets"]
+                _add_samples(digest, file, 8 + length + start, end - start)
+
+
+def _add_samples(digest: Any, file: BinaryIO, start: int, size: int) -> None:
+    digest.update(struct.pack("<Q", size))
+    for k in range(_SAMPLES):
+        file.seek(start + max(0, (size - _BYTES) * k // (_SAMPLES - 1)))
+        digest.update(file.read(min(_BYTES, size)))
+
+
+def fingerprint_module(hf: nn.Module, tokenizer: Any) -> str:
+    """ "memory:" and 32 hex digits over config, vocabulary, template and sampled tensors."""
+    digest = hashlib.sha256()
+    config = getattr(hf, "config", None)
+    digest.update(json.dumps(_plain(config), sort_keys=True, default=str).encode())
+    digest.update(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode())
+    digest.update(str(getattr(tokenizer, "chat_template", None)).encode())
+    for name, tensor in sorted(hf.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        flat = tensor.detach().reshape(-1)
+        if flat.numel():
+            places = torch.arange(256) * (flat.numel() - 1) // 255
+            sample = flat[places.to(flat.device)].float().cpu().contiguous()
+            digest.update(sample.numpy().tobytes())
+    return "memory:" + digest.hexdigest()[:32]
+
+
+def _plain(config: Any) -> Any:
+    plain = dict(config.to_dict()) if config is not None else {}
+    for volatile in ("_name_or_path", "transformers_version", "torch_dtype", "dtype"):
+        plain.pop(volatile, None)
+    return plain

@@ -1,0 +1,163 @@
+"""Reading the residual stream at every site, inside the model's own forward.
+
+`Taps` puts hooks on a model once and hands each site's states h_BTD to a sink, in the order of
+`Anatomy.sites`.  Sinks decide what is kept: `Scores` projects on all traits and keeps no state,
+`Means` keeps means over chosen tokens, `States` keeps everything (for proofs and tests).
+This module does not know what a batch row means, nor where numbers go afterwards.
+
+Legend: B rows, T tokens, S sites, D model width, K traits, N = B * T.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from traitscope.models.anatomy import Anatomy
+
+__all__ = ["Means", "Scores", "Sink", "States", "Taps"]
+
+
+class Sink(Protocol):
+    """What receives the states of one forward."""
+
+    def start(self) -> None:
+        """A forward begins: forget the one before."""
+
+    def take(self, site: int, h_BTD: Tensor) -> None:
+        """The states of one site, in the model's dtype; called once per site, in order."""
+
+
+class Taps:
+    """Hooks at all 2L+1 sites (L+1 where blocks are parallel).  A context manager.
+
+    `embed` is the input of block 0, `mid` the input of the module that `Anatomy` names, `post`
+    what the block returns.  Only states are handed on; the forward itself is not changed.
+    """
+
+    def __init__(self, anatomy: Anatomy, sink: Sink) -> None:
+        self.sink = sink
+        self._handles: list[RemovableHandle] = []
+        site = 0
+        self._on_input(anatomy.blocks[0].module, site)
+        for block in anatomy.blocks:
+            if block.mid_input_of is not None:
+                site += 1
+                self._on_input(block.mid_input_of, site)
+            site += 1
+            self._on_output(block.module, site)
+
+    def _on_input(self, module: nn.Module, site: int) -> None:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            h_BTD = args[0] if args else kwargs["hidden_states"]
+            if site == 0:
+                self.sink.start()
+            self.sink.take(site, h_BTD)
+
+        self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+
+    def _on_output(self, module: nn.Module, site: int) -> None:
+        def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+            # Falcon's blocks return a tuple, most others the tensor itself
+            self.sink.take(site, output[0] if isinstance(output, tuple) else output)
+
+        self._handles.append(module.register_forward_hook(hook))
+
+    def close(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def __enter__(self) -> Taps:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Scores:
+    """Projects every state on all traits in float32, and takes its norm.
+
+    `direction_SDK` holds unit directions.  After a forward, `read()` gives score [B, T, S, K] and
+    norm [B, T, S], both float32 on the model's device.  Short forwards (decode steps) keep
+    references and project once, in one stacked product; long ones project site by site, so that
+    no full states are kept.
+    """
+
+    STACK_TOKENS = 256  # up to here the stacked states are small beside the weights
+
+    def __init__(self, direction_SDK: Tensor) -> None:
+        self.direction_SDK = direction_SDK.float().contiguous()
+        self._states: list[Tensor] = []
+        self._score: list[Tensor] = []
+        self._norm: list[Tensor] = []
+
+    def start(self) -> None:
+        self._states.clear()
+        self._score.clear()
+        self._norm.clear()
+
+    def take(self, site: int, h_BTD: Tensor) -> None:
+        if h_BTD.shape[0] * h_BTD.shape[1] <= self.STACK_TOKENS:
+            self._states.append(h_BTD)
+            return
+        h_BTD = h_BTD.float()
+        direction_DK = self.direction_SDK[site].to(h_BTD.device)
+        self._score.append(h_BTD @ direction_DK)
+        self._norm.append(torch.linalg.vector_norm(h_BTD, dim=-1))
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        if self._score:
+            score_BTSK = torch.stack(self._gather(self._score), dim=2)
+            norm_BTS = torch.stack(self._gather(self._norm), dim=2)
+        else:
+            h_SBTD = torch.stack(self._gather(self._states)).float()
+            n_sites, n_rows, n_tokens, width = h_SBTD.shape
+            h_SND = h_SBTD.view(n_sites, n_rows * n_tokens, width)
+            score_SNK = torch.bmm(h_SND, self.direction_SDK)
+            norm_BTS = torch.linalg.vector_norm(h_SBTD, dim=-1).permute(1, 2, 0)
+            score_BTSK = score_SNK.view(n_sites, n_rows, n_tokens, -1).permute(1, 2, 0, 3)
+        self.start()
+        return score_BTSK, norm_BTS
+
+    def _gather(self, parts: list[Tensor]) -> list[Tensor]:
+        """All on the directions' device; a no-op unless the model spans several."""
+        return [part.to(self.direction_SDK.device) for part in parts]
+
+
+class Means:
+    """Means of states over chosen tokens, in float32.
+
+    Set `weight_BT` (summing to 1 per row) before a forward; `mean_BSD` holds the means after it.
+    """
+
+    def __init__(self) -> None:
+        self.weight_BT = torch.empty(0)
+        self._means: list[Tensor] = []
+
+    def start(self) -> None:
+        self._means.clear()
+
+    def take(self, site: int, h_BTD: Tensor) -> None:
+        weight_BT = self.weight_BT.to(h_BTD.device)
+        self._means.append(torch.einsum("bt,btd->bd", weight_BT, h_BTD.float()).cpu())
+
+    @property
+    def mean_BSD(self) -> Tensor:
+        return torch.stack(self._means, dim=1)
+
+
+class States:
+    """Keeps every state: for proofs at load and for tests, on short texts."""
+
+    def __init__(self) -> None:
+        self.h: list[Tensor] = []
+
+    def start(self) -> None:
+        self.h.clear()
+
+    def take(self, site: int, h_BTD: Tensor) -> None:
+        self.h.append(h_BTD)

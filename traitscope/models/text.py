@@ -1,0 +1,241 @@
+"""From a prompt to token ids, and from token ids to what is known of each token.
+
+Chats are rendered by the tokenizer's own template and tokenised without further special tokens
+(or there would be two BOS).  Where a tokenizer has no template, the turns' texts are joined by
+blank lines and tokenised as the tokenizer likes.  A system turn that the template refuses is
+folded into the first user turn.  Roles come from the rendered text, the prompt/response boundary
+from the ids.  This module does not know models or numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from traitscope.core import Prompt, TokenTable, prompt_id_of
+from traitscope.errors import PromptError
+
+__all__ = ["Rendered", "Speller", "render"]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A prompt as the model reads it.  `spans` are (start, end, role, turn) of the turns' own
+    characters in `text`; what lies outside is template."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    spans: tuple[tuple[int, int, str, int], ...]
+
+    @property
+    def prompt_id(self) -> str:
+        return prompt_id_of(self.token_ids)
+
+
+def render(tokenizer: Any, prompt: Prompt) -> Rendered:
+    """The prompt's ids, up to where the assistant begins to write.
+
+    Raises PromptError where the template refuses the chat.
+    """
+    messages = [(m.role, m.content) for m in prompt.messages]
+    if getattr(tokenizer, "chat_template", None):
+        text = _apply_template(tokenizer, messages, prompt.where)
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        spans = _spans(lambda turns: _template(tokenizer, turns), text, messages)
+    else:
+        text = "\n\n".join(content for _, content in messages)
+        ids = tokenizer(text)["input_ids"]
+        spans = _spans(lambda turns: "\n\n".join(c for _, c in turns), text, messages)
+    if not ids:
+        raise PromptError(f"{prompt.where or 'A prompt'}: expected some text, got none.")
+    return Rendered(text, tuple(int(i) for i in ids), spans)
+
+
+_Turns = list[tuple[str, str]]
+
+
+def _template(tokenizer: Any, messages: _Turns) -> str:
+    chat = [{"role": role, "content": content} for role, content in messages]
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    return str(text)
+
+
+def _fold_system(messages: _Turns) -> _Turns:
+    """System turns become the beginning of the user turn that follows."""
+    system = [content for role, content in messages if role == "system"]
+    others = [(role, content) for role, content in messages if role != "system"]
+    if not system or not others:
+        return messages
+    role, first = others[0]
+    return [(role, "\n\n".join([*system, first])), *others[1:]]
+
+
+def _apply_template(tokenizer: Any, messages: _Turns, where: str) -> str:
+    from jinja2.exceptions import TemplateError
+
+    try:
+        return _template(tokenizer, messages)
+    except TemplateError as refused:
+        folded = _fold_system(messages)
+        if folded == messages:
+            raise PromptError(
+                f"{where or 'A prompt'}: this model's chat template refuses it ({refused}). "
+                "Check the order and the names of the roles."
+            ) from refused
+    try:
+        return _template(tokenizer, folded)
+    except TemplateError as refused:
+        raise PromptError(
+            f"{where or 'A prompt'}: this model's chat template refuses it ({refused}). "
+            "Check the order and the names of the roles."
+        ) from refused
+
+
+def _spans(
+    write: Callable[[_Turns], str], text: str, messages: _Turns
+) -> tuple[tuple[int, int, str, int], ...]:
+    """Where each turn's own characters stand in the rendered text.
+
+    The chat is rendered once more with marks in place of the contents: the pieces between the
+    marks are the template's.  Where a template changes or refuses contents, the contents are
+    searched for one after the other, from the end of the last.
+    """
+    marks = [f"⟦{i}⟧" for i in range(len(messages))]
+    pieces = _pieces(write, messages, marks)
+    if pieces is not None:
+        for strip in (False, True):
+            spans = _walk(pieces, text, messages, strip)
+            if spans is not None:
+                return spans
+    spans_found, at = [], 0
+    for turn, (role, content) in enumerate(messages):
+        start = text.find(content.strip(), at)
+        if start >= 0:
+            at = start + len(content.strip())
+            spans_found.append((start, at, role, turn))
+    return tuple(spans_found)
+
+
+def _pieces(write: Callable[[_Turns], str], messages: _Turns, marks: list[str]) -> list[str] | None:
+    from jinja2.exceptions import TemplateError
+
+    try:
+        marked = write([(role, mark) for (role, _), mark in zip(messages, marks, strict=True)])
+    except TemplateError:
+        return None
+    pieces, rest = [], marked
+    for mark in marks:
+        before, found, rest = rest.partition(mark)
+        if not found:
+            return None
+        pieces.append(before)
+    return [*pieces, rest]
+
+
+def _walk(
+    pieces: list[str], text: str, messages: _Turns, strip: bool
+) -> tuple[tuple[int, int, str, int], ...] | None:
+    spans, at = [], 0
+    for turn, ((role, content), piece) in enumerate(zip(messages, pieces, strict=False)):
+        content = content.strip() if strip else content
+        if not text.startswith(piece + content, at):
+            return None
+        start = at + len(piece)
+        at = start + len(content)
+        spans.append((start, at, role, turn))
+    return tuple(spans) if text[at:] == pieces[-1] else None
+
+
+class Speller:
+    """Turns ids of one text into a `TokenTable`.  Holds what is constant for a tokenizer."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        added = getattr(tokenizer, "added_tokens_decoder", {})
+        self._special = {int(i) for i in tokenizer.all_special_ids}
+        self._special |= {int(i) for i, token in added.items() if token.special}
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
+        kept = [i for i in ids if i not in self._special] if skip_special else list(ids)
+        text = self._tokenizer.decode(
+            kept, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return str(text)
+
+    def table(self, token_ids: Sequence[int], rendered: Rendered) -> TokenTable:
+        """The tokens of a text: `rendered`'s prompt, then its response.
+
+        Roles are template, system, user, assistant or tool; special tokens are template wherever
+        they stand.  `start` and `end` are offsets into the decoded text; a token that holds only
+        a part of a character is empty, and the one that completes it has the character.
+        """
+        ids = [int(i) for i in token_ids]
+        n_prompt = len(rendered.token_ids)
+        text, ends = self._spell(ids)
+        starts = np.concatenate([[0], ends[:-1]]).astype(np.int32)
+        special = np.array([i in self._special for i in ids], dtype=np.bool_)
+        role = np.full(len(ids), "template", dtype="<U9")
+        turn = np.zeros(len(ids), dtype=np.int32)
+        for start, end, name, number in self._located(rendered, text, ends, n_prompt):
+            inside = (starts[:n_prompt] < end) & (ends[:n_prompt] > start)
+            role[:n_prompt][inside] = name
+            turn[:n_prompt][starts[:n_prompt] >= start] = number
+        role[n_prompt:] = "assistant"
+        turn[n_prompt:] = 1 + max((span[3] for span in rendered.spans), default=-1)
+        role[special] = "template"
+        return TokenTable(
+            token_id=np.array(ids, dtype=np.int32),
+            role=role,
+            part=np.where(np.arange(len(ids)) < n_prompt, "prompt", "response"),
+            special=special,
+            turn=turn,
+            piece=tuple(self._pieces(ids)),
+            start=starts,
+            end=ends,
+            text=text,
+        )
+
+    def _pieces(self, ids: list[int]) -> list[str]:
+        pieces = self._tokenizer.convert_ids_to_tokens(ids)
+        return ["" if piece is None else str(piece) for piece in pieces]
+
+    def _spell(self, ids: list[int]) -> tuple[str, np.ndarray[Any, np.dtype[np.int32]]]:
+        """The decoded text and each token's end in it [T].
+
+        Tokens are decoded together with those before them since the last whole character, so
+        that leading spaces and characters of several tokens come out as in the whole text.
+        """
+        parts: list[str] = []
+        ends = np.zeros(len(ids), dtype=np.int32)
+        length, anchor, done = 0, 0, 0
+        for i in range(len(ids)):
+            before = self.decode(ids[anchor:done])
+            now = self.decode(ids[anchor : i + 1])
+            whole = not now.endswith("�") or i == len(ids) - 1
+            if whole and len(now) >= len(before):
+                parts.append(now[len(before) :])
+                length += len(parts[-1])
+                anchor, done = done, i + 1
+            ends[i] = length
+        return "".join(parts), ends
+
+    def _located(
+        self,
+        rendered: Rendered,
+        text: str,
+        ends: np.ndarray[Any, np.dtype[np.int32]],
+        n_prompt: int,
+    ) -> list[tuple[int, int, str, int]]:
+        """The turns' spans moved to where their text stands in the decoded text.
+
+        The decoded text is the rendered one with, at most, something before it (a BOS that the
+        tokenizer adds) and characters normalised.
+        """
+        prompt_text = text[: int(ends[n_prompt - 1])] if n_prompt else ""
+        shift = prompt_text.find(rendered.text)
+        if shift < 0:  # normalised: keep the ends aligned
+            shift = max(len(prompt_text) - len(rendered.text), 0)
+        return [(a + shift, b + shift, role, turn) for a, b, role, turn in rendered.spans]
