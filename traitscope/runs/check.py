@@ -1,0 +1,108 @@
+"""What may be committed: shapes, finite numbers, nothing twice, no capture without a text.
+
+Mistakes of the caller are ValueErrors.  Numbers that are not finite are no mistake of the caller
+(float16 overflows): such a text becomes a recorded failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from traitscope.core import Capture, Generation, Internals, TextRecord
+from traitscope.runs.index import Index
+
+__all__ = ["finite", "new_internals", "outcomes", "shapes"]
+
+
+def finite(record: TextRecord) -> TextRecord:
+    """The record, or a failed one where a score or norm is NaN or infinite."""
+    trace = record.trace
+    if trace is None or (np.isfinite(trace.score).all() and np.isfinite(trace.norm).all()):
+        return record
+    bad_TS = ~(np.isfinite(trace.score).all(axis=2) & np.isfinite(trace.norm))
+    position, site = np.argwhere(bad_TS)[0]
+    return TextRecord(
+        record.generation,
+        record.prompt,
+        error=(
+            f"Expected finite scores, got NaN or infinity at position {position}, site number "
+            f"{site}: the model overflowed. Run it in float32 or bfloat16."
+        ),
+    )
+
+
+def shapes(record: TextRecord, n_sites: int, n_traits: int) -> None:
+    """ValueError unless tokens and numbers of a done text agree in shape."""
+    trace, tokens, name = record.trace, record.tokens, record.generation.id
+    if trace is None or tokens is None:
+        if trace is not None or tokens is not None or not record.error:
+            raise ValueError(f"{name}: expected tokens and numbers, or neither and an error")
+        return
+    n = len(trace.token_ids)
+    expected = {
+        "score": (trace.score.shape, (n, n_sites, n_traits)),
+        "norm": (trace.norm.shape, (n, n_sites)),
+        "logprob": (trace.logprob.shape, (n,)),
+        "piece": ((len(tokens.piece),), (n,)),
+    }
+    for column in ("token_id", "role", "part", "special", "turn", "start", "end"):
+        expected[column] = (getattr(tokens, column).shape, (n,))
+    for what, (got, wanted) in expected.items():
+        if got != wanted:
+            raise ValueError(f"{name}: expected {what} of shape {wanted}, got {got}")
+    if n == 0 or not np.array_equal(tokens.token_id, trace.token_ids):
+        raise ValueError(f"{name}: expected the same token ids, one or more, in tokens and trace")
+    if tokens.n_prompt != trace.n_prompt:
+        raise ValueError(f"{name}: expected {trace.n_prompt} prompt tokens, got {tokens.n_prompt}")
+
+
+def outcomes(
+    index: Index,
+    texts: Sequence[TextRecord],
+    captures: Sequence[Capture],
+    failed: Mapping[Capture, str],
+) -> dict[Capture, str]:
+    """Capture -> "" (done) or why it failed; ValueError for doubles and captures without text."""
+    statuses = {g: (row.status, row.error) for g, row in index.generations.items()}
+    for record in texts:
+        name = record.generation
+        if statuses.get(name, ("", ""))[0] == "done":
+            raise ValueError(f"{name.id} is committed already")
+        statuses[name] = (record.status, record.error)
+    if len({record.generation for record in texts}) != len(texts):
+        raise ValueError("expected every text once in a commit")
+    if len({*captures, *failed}) != len(captures) + len(failed):
+        raise ValueError("expected every capture once in a commit")
+    result = {}
+    for capture in (*captures, *failed):
+        if capture.generation not in statuses:
+            raise ValueError(f"{capture} has no text")
+        if capture in index.captures and index.captures[capture].status == "done":
+            raise ValueError(f"{capture} is committed already")
+        status, error = statuses[capture.generation]
+        result[capture] = error if status == "failed" else failed.get(capture, "")
+    return result
+
+
+def new_internals(
+    index: Index,
+    texts: Sequence[TextRecord],
+    internals: Sequence[Internals],
+    traits: Sequence[str],
+) -> list[Internals]:
+    """Those not committed yet; ValueError for internals without a done text or of other traits."""
+    done = {g for g, row in index.generations.items() if row.status == "done"}
+    done |= {record.generation for record in texts if record.status == "done"}
+    failed = {record.generation for record in texts} - done
+    new: dict[tuple[Generation, int], Internals] = {}
+    for item in internals:
+        key = (item.generation, item.block)
+        if item.generation not in done | failed:
+            raise ValueError(f"internals of {item.generation.id} have no text")
+        if item.traits != tuple(traits):
+            raise ValueError(f"expected internals of {tuple(traits)}, got {item.traits}")
+        if item.generation in done and key not in index.internals:
+            new.setdefault(key, item)
+    return list(new.values())

@@ -1,0 +1,71 @@
+"""What the committed parts hold: every text and capture once, and where a text's tokens are.
+
+Built from the generations' and captures' tables; token tables are not opened.  A text or capture
+that failed may appear again in a later part: the later row counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from traitscope.core import Capture, Generation
+from traitscope.runs.files import FileEntry
+from traitscope.runs.lines import PartEntry
+from traitscope.runs.tables import CaptureRow, GenerationRow, read_captures, read_generations
+
+__all__ = ["Index", "Place", "block_of", "generation_of", "read_index"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a text is: its part, and the row of its first token in the part's token table."""
+
+    part: PartEntry
+    offset: int
+
+
+@dataclass
+class Index:
+    """Rows in the order in which they were first committed."""
+
+    generations: dict[Generation, GenerationRow] = field(default_factory=dict)
+    places: dict[Generation, Place] = field(default_factory=dict)
+    captures: dict[Capture, CaptureRow] = field(default_factory=dict)
+    internals: dict[tuple[Generation, int], FileEntry] = field(default_factory=dict)
+
+    def add(
+        self, part: PartEntry, texts: Sequence[GenerationRow], captures: Sequence[CaptureRow]
+    ) -> None:
+        offset = 0
+        for row in texts:
+            self.generations[row.generation] = row
+            if row.status == "done":
+                self.places[row.generation] = Place(part, offset)
+                offset += row.n_tokens
+        self.captures.update((row.capture, row) for row in captures)
+        for entry in part.files:
+            if entry.name.startswith("internals/"):
+                self.internals[generation_of(entry.name), block_of(entry.name)] = entry
+
+
+def read_index(folder: Path, parts: Sequence[PartEntry]) -> Index:
+    """RunError where a committed table is missing or damaged."""
+    index = Index()
+    for part in parts:
+        texts, captures = part.file("generations"), part.file("captures")
+        index.add(
+            part,
+            read_generations(folder / texts.name) if texts else (),
+            read_captures(folder / captures.name) if captures else (),
+        )
+    return index
+
+
+def generation_of(internals_file: str) -> Generation:
+    return Generation.parse(internals_file.removeprefix("internals/").split(".")[0])
+
+
+def block_of(internals_file: str) -> int:
+    return int(internals_file.split(".")[1])

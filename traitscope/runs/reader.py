@@ -1,0 +1,289 @@
+"""Run: a run folder as it is read.  Never writes, never takes the lock.
+
+A run that is being written, or whose writer was killed, reads as what its manifest commits; open
+it again to see more.  Arrays: T tokens, S sites, K traits, float32 in units of the residual
+stream.  Knows nothing of how the numbers were made.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from traitscope.core import (
+    Capture,
+    Float32,
+    Generation,
+    Internals,
+    Site,
+    TokenTable,
+    TraitDirections,
+)
+from traitscope.errors import RunError, TraitError
+from traitscope.runs import tables
+from traitscope.runs.files import read_bytes, sha256
+from traitscope.runs.folder import EVENTS, MANIFEST
+from traitscope.runs.header import RunHeader, read_header
+from traitscope.runs.index import Index, Place, read_index
+from traitscope.runs.lines import Manifest, parse_manifest, split_lines, unseal
+from traitscope.runs.tables import CaptureRow, GenerationRow
+from traitscope.runs.tensors import parse_directions, parse_internals
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["Run", "TextData"]
+
+As = Literal["raw", "cosine", "z"]
+_TINY = 1e-12  # as in core.TraitDirections.z: no division by zero
+_CACHED = 4  # row groups kept decoded: reading texts in their order opens each of them once
+
+
+@dataclass(frozen=True)
+class TextData:
+    """One text with its numbers: score [T, S, K], norm [T, S], logprob [T] (NaN at position 0).
+
+    A score is h . v in float32 for a unit direction; norm is |h|; traits and sites are in the
+    run's order.
+    """
+
+    generation: Generation
+    tokens: TokenTable
+    score: Float32
+    norm: Float32
+    logprob: Float32
+
+
+class Run:
+    """A run folder, opened for reading.  Made by `Run.open`."""
+
+    def __init__(self, path: Path, header: RunHeader, manifest: Manifest) -> None:
+        self.path = path
+        self.header = header
+        self.sites: tuple[Site, ...] = tuple(Site.parse(name) for name in header.sites)
+        self.traits: tuple[str, ...] = header.trait_names
+        self.directions: Mapping[str, TraitDirections] = _Directions(path, header)
+        self._parts = manifest.parts
+        self._texts: dict[str, dict[str, str]] = {}
+        self._cache: OrderedDict[tuple[str, tuple[int, ...]], Any] = OrderedDict()
+        self._turn = threading.Lock()
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Raises RunError where `path` is no run, or its header or manifest is damaged."""
+        path = Path(path)
+        header = read_header(path)
+        return cls(path, header, parse_manifest(read_bytes(path / MANIFEST), path / MANIFEST))
+
+    # --- lists -----------------------------------------------------------------------------------
+
+    def generations(self) -> list[GenerationRow]:
+        """Every text, done or failed: the suite's in its order, then those not in it any more."""
+        wanted = dict.fromkeys(capture.generation for capture in self.header.captures)
+        rows = self._index.generations
+        inside = [rows[g] for g in wanted if g in rows]
+        outside = [replace(row, in_suite=False) for g, row in rows.items() if g not in wanted]
+        return inside + outside
+
+    def captures(self) -> list[CaptureRow]:
+        """Every recorded capture: the suite's in its order, then those not in it any more."""
+        wanted = dict.fromkeys(self.header.captures)
+        rows = self._index.captures
+        inside = [rows[c] for c in wanted if c in rows]
+        outside = [replace(row, in_suite=False) for c, row in rows.items() if c not in wanted]
+        return inside + outside
+
+    def missing(self) -> list[Capture]:
+        """Wanted captures that are neither there nor recorded as failed."""
+        index = self._index
+        failed = {g for g, row in index.generations.items() if row.status == "failed"}
+        return [
+            capture
+            for capture in self.header.captures
+            if capture not in index.captures and capture.generation not in failed
+        ]
+
+    @property
+    def state(self) -> Literal["complete", "unfinished"]:
+        return "unfinished" if self.missing() else "complete"
+
+    def events(self) -> list[dict[str, Any]]:
+        """The log: each event's `time`, `kind` and own fields; damaged lines are left out."""
+        lines, _ = split_lines(read_bytes(self.path / EVENTS))
+        events = [event for line in lines if (event := unseal(line)) is not None]
+        return [{k: v for k, v in event.items() if k != "sum"} for event in events]
+
+    # --- one text --------------------------------------------------------------------------------
+
+    def text(self, generation: Generation | str) -> TextData:
+        """Tokens and numbers of one text; RunError where it is not there or failed."""
+        generation = _named(generation)
+        place = self._place(generation)
+        table = self._rows(place, self._index.generations[generation].n_tokens)
+        numbers = tables.read_numbers(table, len(self.sites), self.traits)
+        return TextData(
+            generation,
+            tables.read_tokens(table, self._text_of(place, generation)),
+            numbers.score,
+            numbers.norm,
+            numbers.logprob,
+        )
+
+    def scores(self, generation: Generation | str, *, as_: As = "raw") -> xarray.DataArray:
+        """Scores of one text as a labelled array with dims (token, site, trait).
+
+        `as_`: "raw" (h . v, units of the residual stream), "cosine" (score / |h|), or "z"
+        ((score - neutral mean) / neutral std of the site, for content tokens).  Coordinates:
+        token (position), site and trait (names), and along token: piece, part, role.
+        """
+        from xarray import DataArray  # half a second to import, wanted by few
+
+        text = self.text(generation)
+        return DataArray(
+            self._scaled(text, as_),
+            dims=("token", "site", "trait"),
+            coords={
+                "token": np.arange(len(text.score)),
+                "site": [site.name for site in self.sites],
+                "trait": list(self.traits),
+                "piece": ("token", np.array(text.tokens.piece, dtype=object)),
+                "part": ("token", text.tokens.part),
+                "role": ("token", text.tokens.role),
+            },
+            name="score",
+            attrs={
+                "generation": text.generation.id,
+                "as": as_,
+                "units": {"raw": "residual stream", "cosine": "1", "z": "neutral std"}[as_],
+                "run": self.header.name,
+                "key": self.header.key,
+                "model": str(self.header.model.get("name", "")),
+            },
+        )
+
+    def internal_blocks(self, generation: Generation | str) -> list[int]:
+        """Blocks whose internals were kept for this text, in order."""
+        generation = _named(generation)
+        return sorted(block for name, block in self._index.internals if name == generation)
+
+    def internals(self, generation: Generation | str, block: int) -> Internals:
+        """Everything inside one block for one text (see core.Internals)."""
+        generation = _named(generation)
+        entry = self._index.internals.get((generation, block))
+        if entry is None:
+            blocks = ", ".join(map(str, self.internal_blocks(generation))) or "none"
+            raise RunError(
+                f"Expected internals of text {generation.id} at block {block}, but the run has "
+                f'{blocks}. A prompt set with kind = "internals" keeps them.'
+            )
+        path = self.path / entry.name
+        data = read_bytes(path)
+        if sha256(data) != entry.sha256:
+            raise RunError(
+                f"Expected {path} to match its checksum, but it was changed or damaged. "
+                "'traitscope verify' lists what is whole."
+            )
+        return parse_internals(data, path)
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    @cached_property
+    def _index(self) -> Index:
+        return read_index(self.path, self._parts)
+
+    def _place(self, generation: Generation) -> Place:
+        place = self._index.places.get(generation)
+        if place is not None:
+            return place
+        row = self._index.generations.get(generation)
+        if row is not None:
+            raise RunError(f"Expected a text, but {generation.id} failed: {row.error}")
+        raise RunError(
+            f"Expected one of the {len(self._index.generations)} texts of {self.path}, got "
+            f"'{generation.id}'. Run.generations() lists them."
+        )
+
+    def _rows(self, place: Place, n_tokens: int) -> Any:
+        """The rows of one text in its part's token table, from as few row groups as hold them."""
+        entry = place.part.file("tokens")
+        assert entry is not None  # a done text has tokens: the writer sees to it
+        path = self.path / entry.name
+        with tables.open_table(path) as file:
+            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+            starts = np.concatenate([[0], np.cumsum(sizes)])
+            first = int(np.searchsorted(starts, place.offset, side="right")) - 1
+            last = int(np.searchsorted(starts, place.offset + n_tokens, side="left"))
+            key = (entry.name, tuple(range(first, last)))
+            table = self._cached(key)
+            if table is None:
+                table = self._remember(key, tables.read(file, path, key[1], None))
+        return table.slice(place.offset - int(starts[first]), n_tokens)
+
+    def _cached(self, key: tuple[str, tuple[int, ...]]) -> Any:
+        with self._turn:
+            return self._cache.get(key)
+
+    def _remember(self, key: tuple[str, tuple[int, ...]], table: Any) -> Any:
+        with self._turn:
+            self._cache[key] = table
+            while len(self._cache) > _CACHED:
+                self._cache.popitem(last=False)
+        return table
+
+    def _text_of(self, place: Place, generation: Generation) -> str:
+        entry = place.part.file("generations")
+        assert entry is not None
+        if entry.name not in self._texts:
+            self._texts[entry.name] = tables.read_texts(self.path / entry.name)
+        return self._texts[entry.name][generation.id]
+
+    def _scaled(self, text: TextData, as_: As) -> Float32:
+        if as_ == "raw":
+            return text.score
+        if as_ == "cosine":
+            return np.asarray(text.score / np.maximum(text.norm, _TINY)[:, :, None], np.float32)
+        if as_ != "z":
+            raise ValueError(f"as_: expected 'raw', 'cosine' or 'z', got '{as_}'")
+        trait = [self.directions[name] for name in self.traits]
+        mean_SK = np.stack([t.neutral_mean for t in trait], axis=1)
+        std_SK = np.stack([t.neutral_std for t in trait], axis=1)
+        return np.asarray((text.score - mean_SK) / np.maximum(std_SK, _TINY), np.float32)
+
+
+class _Directions(Mapping[str, TraitDirections]):
+    """The run's directions by trait, each read and checked when first asked for."""
+
+    def __init__(self, path: Path, header: RunHeader) -> None:
+        self._path = path
+        self._sums = {trait["name"]: trait["sha256"] for trait in header.traits}
+        self._read: dict[str, TraitDirections] = {}
+
+    def __getitem__(self, name: str) -> TraitDirections:
+        if name not in self._read:
+            expected = self._sums[name]
+            path = self._path / "directions" / f"{name}.safetensors"
+            data = read_bytes(path)
+            if sha256(data) != expected:
+                raise TraitError(
+                    f"Expected {path} to match its checksum in run.json, but it was changed or "
+                    "damaged. 'traitscope verify' lists what is whole."
+                )
+            self._read[name] = parse_directions(data, path)
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sums)
+
+    def __len__(self) -> int:
+        return len(self._sums)
+
+
+def _named(generation: Generation | str) -> Generation:
+    return Generation.parse(generation) if isinstance(generation, str) else generation
