@@ -1,0 +1,53 @@
+"""traitscope: how strongly a language model expresses a trait, at every token, at every layer.
+
+This is the front door; its names are loaded when they are first used, so that importing it takes
+no time and no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from traitscope.core import Generation, GenerationConfig, Message, Prompt, Site, Window
+    from traitscope.errors import InputError, TraitscopeError
+    from traitscope.prompts import load_prompts
+    from traitscope.suite import Suite, init_folder, load_suite
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Generation",
+    "GenerationConfig",
+    "InputError",
+    "Message",
+    "Prompt",
+    "Site",
+    "Suite",
+    "TraitscopeError",
+    "Window",
+    "init_folder",
+    "load_prompts",
+    "load_suite",
+]
+
+_HOME = {
+    "core": ("Generation", "GenerationConfig", "Message", "Prompt", "Site", "Window"),
+    "errors": ("InputError", "TraitscopeError"),
+    "prompts": ("load_prompts",),
+    "suite": ("Suite", "init_folder", "load_suite"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOME.items():
+        if name in names:
+            value = getattr(import_module(f"traitscope.{home}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'traitscope' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

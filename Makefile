@@ -1,0 +1,47 @@
+# Every target makes its own .venv when there is none, or when what it should hold has changed.
+# An activated environment of yours is neither used nor touched.
+
+PYTHON ?= python3
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+BIN := .venv/bin
+STAMP := .venv/complete
+export PYTHONNOUSERSITE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX
+
+.PHONY: help setup demo test test-slow lint check clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## make .venv and install everything that was tested, at the tested versions
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Expected Python 3.11 or newer, got $$($(PYTHON) -V). Name one: make PYTHON=python3.12"; exit 1; }
+	rm -f $(STAMP)
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP) ## run the bundled suite on the bundled model, then verify what it left in runs/
+	$(BIN)/traitscope run overnight
+	$(BIN)/traitscope verify "$$(ls -td runs/overnight-*/ | head -1)"
+
+test: $(STAMP) ## the tests, one process a core
+	$(BIN)/python -m pytest -n $(JOBS)
+
+test-slow: $(STAMP) ## the slow tests too
+	$(BIN)/python -m pytest -n $(JOBS) -m 'slow or not slow'
+
+lint: $(STAMP) ## style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+check: lint test ## everything that CI runs before the demo
+
+clean: ## remove .venv and caches; runs/ stays
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist
