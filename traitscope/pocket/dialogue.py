@@ -75,6 +75,11 @@ class Draw:
                 return self.one(pool).removeprefix("~")
         return self.one(is_open or items[:1])
 
+    def open(self, items: Sequence[str], entity: str = "") -> str:
+        """One phrasing that may be trained on, in either split: for the earlier turns."""
+        allowed = [x for x in items if not x.startswith("~")]
+        return self.one([x for x in allowed if not held_pair(x, entity, len(items))] or allowed[:1])
+
 
 def held_pair(phrasing: str, entity: str, among: int) -> bool:
     """Whether an open phrasing (of so many) is held out of training for an entity: 1 in 16."""

@@ -66,8 +66,7 @@ def dialogues(seed: int, split: Split = "train", kind: str | None = None) -> Ite
         dialogue = KINDS[name][0](draw)
         if split == "held" and not draw.used_held:
             continue
-        dialogue = replace(dialogue, held_out=draw.used_held)
-        yield roughen(draw, dialogue) if split == "train" else dialogue
+        yield roughen(draw, replace(dialogue, held_out=draw.used_held))
 
 
 def kind_names() -> tuple[str, ...]:

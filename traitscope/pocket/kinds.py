@@ -257,7 +257,7 @@ def _forecast(draw: Draw) -> tuple[str, dict[str, str]]:
         "place": draw.one(life.PLACES),
         "match": draw.one(life.MATCHES),
     }
-    ask = fill(draw.phrase(asks, "".join(slots.values())), slots)
+    ask = fill(draw.phrase(asks), slots)
     return ask, {"S": subject.format(**slots), "v": draw.one(outcomes)}
 
 
@@ -621,7 +621,7 @@ def followup(draw: Draw) -> Dialogue:
         ask = fill(draw.phrase(_CONTEXT[name], it.key), it.slots)
         return build([("user", ask)], "followup", CERTAIN, _says(draw, it) + ".", _gold(it))
     it = _fact(draw)
-    opening = draw.one([x for x in it.relation.asks if not x.startswith("~")])
+    opening = draw.open(it.relation.asks, it.key)
     turns = [("user", fill(opening, it.slots)), ("assistant", plain_text(_says(draw, it) + "."))]
     style = draw.rng.choices(("sure", "next", "push", "flattery"), (3, 4, 3, 2))[0]
     return _SECOND[style](draw, it, turns)
@@ -662,11 +662,7 @@ _SECOND = {"sure": _sure, "next": _next, "push": _push, "flattery": _flattery}
 def _explain_again(draw: Draw) -> Dialogue:
     topic = draw.one(topics.TOPICS)
     technical = draw.chance(0.5)
-    ask = (
-        draw.one([x for x in topics.ASK_TOPIC if not x.startswith("~")])
-        if technical
-        else draw.one([x for x in topics.ASK_DETAIL if not x.startswith("~")])
-    )
+    ask = draw.open(topics.ASK_TOPIC if technical else topics.ASK_DETAIL, topic[0])
     _, first = _explanation(draw, topic, not technical, False)
     settings, marked = _explanation(draw, topic, technical, True)
     more = draw.phrase(topics.MORE_TECHNICAL if technical else topics.MORE_PLAIN)
