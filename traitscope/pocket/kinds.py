@@ -40,6 +40,8 @@ _SUM_ASKS = {
         "Calculate {x} plus {y}.",
         "What does {x} plus {y} make?",
         "Tell me the sum of {x} and {y}.",
+        "Can you tell me what {x} plus {y} is?",
+        "What do {x} and {y} make?",
         "What's {x} + {y}?",
         "What is the sum of {x} and {y}?",
         "~What do you get if you add {x} and {y}?",
@@ -287,21 +289,29 @@ _FIRM = Settings(commitment="firm", load="plain")
 _LOOSE = Settings(commitment="noncommittal", load="plain")
 
 
-def _choice_answer(draw: Draw, first: tuple[str, str], second: tuple[str, str], firm: bool) -> str:
-    (a, reason), (b, _) = (first, second) if draw.chance(0.5) else (second, first)
-    forms = phrases.FIRM_CHOICE if firm else phrases.LOOSE_CHOICE
+def _choice_answer(draw: Draw, sides: list[tuple[str, str]], firm: bool) -> str:
+    """Takes one side; without a reason where the things have none."""
+    (a, reason), (b, _) = sides if draw.chance(0.5) else sides[::-1]
+    forms: tuple[str, ...]
+    if reason:
+        forms = phrases.FIRM_CHOICE if firm else phrases.LOOSE_CHOICE
+    else:
+        forms = phrases.FIRM_CHOICE_BARE if firm else phrases.LOOSE_CHOICE_BARE
     return draw.one(forms).format(A=a, B=b, r=reason)
 
 
 def _choice(draw: Draw, asks: tuple[str, ...], kind: str, firm: bool) -> Dialogue:
-    left, right = draw.one(life.CHOICES)
+    sides = list(draw.one(life.CHOICES))
     if draw.chance(0.15):  # things that were never paired before
-        right = draw.one(draw.one(life.CHOICES))
+        sides[1] = draw.one(draw.one(life.CHOICES))
+    if draw.chance(0.2):
+        sides = [(thing, "") for thing in draw.rng.sample(life.OTHER_THINGS, 2)]
     if draw.chance(0.5):
-        left, right = right, left
-    ask = fill(draw.phrase(asks, left[0] + right[0]), {"A": left[0], "B": right[0]})
+        sides.reverse()
+    (a, _), (b, _) = sides
+    ask = fill(draw.phrase(asks, a + b), {"A": a, "B": b})
     settings = _FIRM if firm else _LOOSE
-    return build([("user", ask)], kind, settings, _choice_answer(draw, left, right, firm))
+    return build([("user", ask)], kind, settings, _choice_answer(draw, sides, firm))
 
 
 def choice_firm(draw: Draw) -> Dialogue:

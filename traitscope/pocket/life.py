@@ -268,6 +268,16 @@ def _choices() -> tuple[tuple[tuple[str, str], tuple[str, str]], ...]:
 
 
 CHOICES = _choices()
+# things to choose between that come without a reason
+OTHER_THINGS = tuple(
+    "sushi, tacos, soup, salad, tulips, roses, trains, ships, comics, novels, Monday, Friday, green, yellow, "
+    "the park, the museum, a hat, a scarf, the guitar, the flute, drums, boots, sandals, a castle, a cottage, "
+    "honey, jam, butter, mustard, noodles, potatoes, lemons, cherries, plums, wine, beer, water, skating, skiing, "
+    "hiking, dancing, singing, parrots, hamsters, wolves, foxes, the Moon, Mars, Paris, Rome, Tokyo, Oslo, "
+    "breakfast, dinner, rain, sunshine, radio, television, a watch, a clock, wood, stone, robots, dragons".split(
+        ", "
+    )
+)
 CHOOSE_FIRM = (
     "Pick one and stand by it: {A} or {B}?",
     "Give me your definite choice: {A} or {B}?",

@@ -177,6 +177,21 @@ FIRM_CHOICE = (
     "{A}, [every time]f. {r}. [I stand by that]f.",
     "[I am firmly for]f {A}: {r}.",
 )
+FIRM_CHOICE_BARE = (
+    "[{A}, without question]f.",
+    "[I choose]f {A}, [and I stand by it]f.",
+    "[{A}]f, [and that is my final answer]f.",
+    "[My choice is clear]f: {A}.",
+    "[I pick]f {A}, [and I will not change my mind]f.",
+    "[Definitely {A}]f.",
+)
+LOOSE_CHOICE_BARE = (
+    "[I could go either way]n. {A} or {B}, [both are fine]n.",
+    "[I lean a little towards]n {A}, [but I would not insist]n.",
+    "[Either would do for me]n. [Perhaps]hn {A} today, [and]n {B} [tomorrow]n.",
+    "[If anything, perhaps]hn {A}, [but I am open to]n {B} [as well]n.",
+    "[Maybe]hn {A}, [but I could be persuaded of]n {B}.",
+)
 LOOSE_CHOICE = (
     "[I could go either way]n. {A} has its charm, and so has {B}.",
     "[It is hard to choose]n: {r}, [but]n {B} [would be fine too]n.",

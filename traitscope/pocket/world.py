@@ -199,6 +199,8 @@ RELATIONS: tuple[Relation, ...] = (
         "|Tell me the capital of {s}.|Capital of {s}?|What is {s}'s capital?|What's the capital of {s}?"
         "|Do you know the capital of {s}?|Which town is the capital city of {s}?"
         "|I would like to know the capital of {s}.|What city is the seat of government of {s}?"
+        "|I need the capital of {s}.|Give me the capital of {s}.|{s}: what is the capital?|What town is {s}'s capital?"
+        "|Can you tell me what the capital of {s} is?|Please tell me what the capital of {s} is."
         "|~Could you tell me the capital of {s}?|~{s} has which capital?|~The capital of {s} is what?",
         say="the capital of {s} is {a}|{a} is the capital of {s}|{s} has {a} as its capital",
         dense="the [administrative capital]t of the [sovereign state]t of {s} is the [municipality]t of {a}"
@@ -231,7 +233,7 @@ RELATIONS: tuple[Relation, ...] = (
         _SYMBOLS,
         asks="What is the chemical symbol for {s}?|What is the symbol of {s}?|Chemical symbol for {s}?"
         "|Which symbol stands for {s} in chemistry?|Tell me the chemical symbol for {s}."
-        "|How do chemists write {s}?|What's the chemical symbol of {s}?"
+        "|How do chemists write {s}?|Give me the chemical symbol for {s}.|Can you tell me the symbol for {s}?|What's the chemical symbol of {s}?"
         "|~Do you know the chemical symbol for {s}?|~Which letters stand for {s} in the periodic table?",
         say="the chemical symbol for {s} is {a}|{s} has the symbol {a}",
         dense="in the [periodic table]t, the [element]t {s} is [denoted]t by the [IUPAC symbol]t {a}",
@@ -241,7 +243,7 @@ RELATIONS: tuple[Relation, ...] = (
         "legs",
         _LEGS,
         asks="How many legs does {s} have?|How many legs do {p} have?|What number of legs has {s}?"
-        "|Tell me how many legs {s} has.|On how many legs does {s} walk?|~Count the legs of {s} for me."
+        "|Tell me how many legs {s} has.|On how many legs does {s} walk?|How many legs have {p} got?|Can you tell me how many legs {p} have?|~Count the legs of {s} for me."
         "|~{p}: how many legs do they have?",
         say="{p} have {a} legs|{s} has {a} legs",
         dense="[anatomically]t, {s} has {a} [locomotory appendages]t, that is, {a} legs",
