@@ -33,7 +33,7 @@ def init_folder(dest: str | Path, suite: str = "overnight") -> Path:
             _create(dest, suite)
     except OSError as problem:
         raise MachineError(
-            f"{dest}: expected a place to copy the suite to, got '{problem.strerror or problem}'. "
+            f"{dest}: expected a place to copy the suite to, got '{_reason(problem)}'. "
             "Nothing was left there."
         ) from problem
     return dest
@@ -100,3 +100,10 @@ def _point_at_copies(text: str, copied: set[str]) -> str:
     assert listed is not None, "a bundled suite lists its traits"
     renamed = re.sub(r'"([a-z0-9_]+)"', path, listed[0])
     return text[: listed.start()] + renamed + text[listed.end() :]
+
+
+def _reason(problem: OSError) -> str:
+    """The system's own words; `copytree` wraps them in a list of (source, target, words)."""
+    if isinstance(problem, shutil.Error):
+        return str(problem.args[0][0][2])
+    return problem.strerror or str(problem)

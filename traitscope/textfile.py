@@ -56,9 +56,7 @@ def read_toml(path: Path, expected: str, error: type[InputError]) -> dict[str, o
     except RecursionError as problem:
         raise error(f"{path}: expected TOML, got brackets nested without end.") from problem
     except ValueError as problem:  # TOMLDecodeError names line and column; so does a huge number
-        raise error(
-            f"{path}: expected TOML, got a mistake: {problem}. Mend that line."
-        ) from problem
+        raise error(f"{path}: expected TOML, got a mistake: {problem}.") from problem
 
 
 def parse_json(line: str, where: str, error: type[InputError]) -> object:
