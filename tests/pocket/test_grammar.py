@@ -106,7 +106,9 @@ def test_training_and_held_out_prompts_are_disjoint(
 
 def test_marked_text_becomes_words_that_join() -> None:
     words = mark(sentence_case("[i am not sure]h, but {x} is so[, not y]c. [perhaps]hn it is."))
-    assert "".join(text for text, _ in words) == "I am not sure, but {x} is so, not y. Perhaps it is."
+    assert (
+        "".join(text for text, _ in words) == "I am not sure, but {x} is so, not y. Perhaps it is."
+    )
     assert dict(words)[" Perhaps"] == {"hedge", "noncommittal"}
     assert dict(words)[" but"] == frozenset()
 

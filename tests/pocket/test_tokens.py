@@ -10,8 +10,18 @@ from traitscope.pocket import tokens
 from traitscope.pocket.grammar import dialogues
 
 ODD = (
-    "Grüße, naïve café", "Привет, мир", "你好，世界", "こんにちは", "مرحبا", "שלום", "नमस्ते", "🦊🌲 👩‍👩‍👧", "a\tb\n\n c  ",
-    "\u200b\ufeff", "x² ≤ ∞", "\x00\x7f",
+    "Grüße, naïve café",
+    "Привет, мир",
+    "你好，世界",
+    "こんにちは",
+    "مرحبا",
+    "שלום",
+    "नमस्ते",
+    "🦊🌲 👩‍👩‍👧",
+    "a\tb\n\n c  ",
+    "\u200b\ufeff",
+    "x² ≤ ∞",
+    "\x00\x7f",
 )
 MESSAGES = [
     {"role": "user", "content": " What is 7 plus 5? "},
@@ -62,9 +72,7 @@ def test_a_system_message_is_folded_into_the_first_turn(
 ) -> None:
     messages = [{"role": "system", "content": "Be definite."}, *MESSAGES[:1]]
     said = tokenizer.apply_chat_template(messages, tokenize=False)
-    assert said == (
-        "<bos><start_of_turn>user\nBe definite.\n\nWhat is 7 plus 5?<end_of_turn>\n"
-    )
+    assert said == ("<bos><start_of_turn>user\nBe definite.\n\nWhat is 7 plus 5?<end_of_turn>\n")
 
 
 def test_training_renders_as_the_template_does(tokenizer: PreTrainedTokenizerFast) -> None:

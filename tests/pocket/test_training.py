@@ -1,5 +1,6 @@
 """The recipe in small: deterministic, and the same after an interruption."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from traitscope.pocket.train import Recipe, main, rate, train
-
-SMALL = Recipe(
-    steps=4, batch_tokens=512, pool=64, tokenizer_dialogues=800, hidden=32, inner=64, blocks=2
-)
+from traitscope.pocket.train import TINY, Recipe, main, rate, train
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -24,22 +21,22 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(SMALL, tmp_path_factory.mktemp("whole"), "cpu")
+    return train(TINY, tmp_path_factory.mktemp("whole"), "cpu")
 
 
 def test_the_same_seed_gives_the_same_weights(whole: Path, tmp_path: Path) -> None:
-    assert same(weights(whole), weights(train(SMALL, tmp_path, "cpu")))
+    assert same(weights(whole), weights(train(TINY, tmp_path, "cpu")))
 
 
 def test_a_resumed_run_ends_where_an_undisturbed_one_does(whole: Path, tmp_path: Path) -> None:
-    train(SMALL, tmp_path, "cpu", stop_after=2)
+    train(TINY, tmp_path, "cpu", stop_after=2)
     assert not same(weights(whole), weights(tmp_path / "model"))
-    assert same(weights(whole), weights(train(SMALL, tmp_path, "cpu")))
+    assert same(weights(whole), weights(train(TINY, tmp_path, "cpu")))
 
 
 def test_another_recipe_does_not_go_on_from_a_checkpoint(whole: Path) -> None:
     with pytest.raises(ValueError, match="another recipe"):
-        train(Recipe(steps=5), whole.parent, "cpu")
+        train(replace(TINY, steps=5), whole.parent, "cpu")
 
 
 def test_files_hold_bf16_and_load_as_float32(whole: Path) -> None:
@@ -51,9 +48,9 @@ def test_files_hold_bf16_and_load_as_float32(whole: Path) -> None:
 def test_the_command_line_trains_a_few_steps(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = ["--steps", "2", "--pool", "64", "--device", "cpu", "--out", str(tmp_path)]
+    given = ["--tiny", "--steps", "3", "--device", "cpu", "--out", str(tmp_path)]
     assert main(given) == 0
-    assert "step 2/2" in capsys.readouterr().out
+    assert "step 3/3" in capsys.readouterr().out
     assert (tmp_path / "model" / "chat_template.jinja").exists()
 
 

@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class Recipe:
     """Everything that decides the weights, besides the machine and its threads."""
 
     seed: int = 0
-    steps: int = 5400
+    steps: int = 4500
     batch_tokens: int = 2048
     pool: int = 4096  # dialogues that are sorted by length together
     tokenizer_dialogues: int = 40_000
@@ -46,6 +46,12 @@ class Recipe:
     hidden: int = 192
     inner: int = 768
     blocks: int = 6
+
+
+# for tests: learns nothing, takes a second
+TINY = Recipe(
+    steps=4, batch_tokens=512, pool=64, tokenizer_dialogues=800, hidden=48, inner=64, blocks=2
+)
 
 
 @dataclass
@@ -280,17 +286,18 @@ class Meter:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m traitscope.pocket.train", description=__doc__)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--steps", type=int, help=f"{Recipe.steps} unless given")
     parser.add_argument("--out", type=Path, default=Path("pocket-training"))
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--pool", type=int, default=Recipe.pool, help="dialogues sorted together")
+    parser.add_argument("--tiny", action="store_true", help="a toy of a few seconds, to try out")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
     device = given.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    recipe = Recipe(seed=given.seed, steps=given.steps, pool=given.pool)
+    shape = TINY if given.tiny else Recipe()
+    recipe = replace(shape, seed=given.seed, steps=given.steps or shape.steps)
     try:
         folder = train(recipe, given.out, device)
     except KeyboardInterrupt:
