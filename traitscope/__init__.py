@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from traitscope.core import Generation, GenerationConfig, Message, Prompt, Site, Window
     from traitscope.errors import InputError, TraitscopeError
+    from traitscope.models import Model, load
     from traitscope.prompts import load_prompts
+    from traitscope.runner import capture, run_suite
+    from traitscope.runs import Run
     from traitscope.suite import Suite, init_folder, load_suite
 
 __version__ = "0.1.0"
@@ -22,20 +25,28 @@ __all__ = [
     "GenerationConfig",
     "InputError",
     "Message",
+    "Model",
     "Prompt",
+    "Run",
     "Site",
     "Suite",
     "TraitscopeError",
     "Window",
+    "capture",
     "init_folder",
+    "load",
     "load_prompts",
     "load_suite",
+    "run_suite",
 ]
 
 _HOME = {
     "core": ("Generation", "GenerationConfig", "Message", "Prompt", "Site", "Window"),
     "errors": ("InputError", "TraitscopeError"),
+    "models": ("Model", "load"),
     "prompts": ("load_prompts",),
+    "runner": ("capture", "run_suite"),
+    "runs": ("Run",),
     "suite": ("Suite", "init_folder", "load_suite"),
 }
 

@@ -1,9 +1,11 @@
 """The engine: batched decoding with taps, replay, internals.  Tensors in, traces out.
 
 `decode.py` is the loop, `slots.py` its cache, `sampling.py` its dice; `replay.py` scores texts
-that exist, `internals.py` opens one block.  The engine knows nothing of disks, suites or screens.
+that exist, `internals.py` opens one block, `agree.py` measures that batched = alone.  The engine
+knows nothing of disks, suites or screens.
 """
 
+from traitscope.engine.agree import agreement
 from traitscope.engine.decode import Batching, Clock, Request, generate
 from traitscope.engine.internals import capture_internals, check_internals
 from traitscope.engine.replay import mean_states, score_texts
@@ -13,6 +15,7 @@ __all__ = [
     "Batching",
     "Clock",
     "Request",
+    "agreement",
     "capture_internals",
     "check_internals",
     "generate",

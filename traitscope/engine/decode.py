@@ -14,7 +14,7 @@ Legend: B rows, T tokens, S sites, K traits, W = 2 + S + S * K numbers per token
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -101,8 +101,9 @@ def generate(
     config: GenerationConfig,
     batching: Batching,
     clock: Clock | None = None,
+    on_step: Callable[[Clock], None] = lambda clock: None,
 ) -> Iterator[Trace]:
-    """Yield each request's `Trace` as it finishes.
+    """Yield each request's `Trace` as it finishes; `on_step` is called once per step.
 
     `direction_SDK` [S, D, K] unit float32.  Every request must fit the model's context (the
     caller records those that do not).  Longest prompts go first.
@@ -110,7 +111,7 @@ def generate(
     if requests:
         loop = _Loop(model, requests, direction_SDK, config, batching, clock or Clock())
         with loop.taps:
-            yield from loop.run()
+            yield from loop.run(on_step)
 
 
 class _Loop:
@@ -136,7 +137,7 @@ class _Loop:
         zeros = torch.zeros(self.capacity, dtype=torch.int64, device=device)
         self.live = _Live(zeros, zeros.clone(), zeros.clone())
 
-    def run(self) -> Iterator[Trace]:
+    def run(self, on_step: Callable[[Clock], None]) -> Iterator[Trace]:
         flight: _Flight | None = None
         while self.waiting or self.live.rows or flight:
             self._admit()
@@ -145,6 +146,7 @@ class _Loop:
                 yield from self._collect(flight)
             self._leave()
             flight = launched
+            on_step(self.clock)
 
     # --- rows come ---------------------------------------------------------------------------
 

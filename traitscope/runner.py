@@ -1,0 +1,161 @@
+"""Run orchestration: a suite, one model load, a run folder.
+
+What is wanted comes from the suite and the tokenizer alone; only if something is missing is the
+model loaded, once, proved, and its directions read or made.  Texts are generated in true batches,
+each with every trait, and committed as they finish; internals are taken from the same texts.
+Ctrl-C commits what is finished.  This module prints nothing: progress goes to a callback.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from traitscope.errors import RunError
+from traitscope.models import Model
+from traitscope.runs import Run, RunHeader, RunWriter, default_run_dir
+from traitscope.suite import Suite, suite_from_dict
+from traitscope.task import Progress, Task, Tick
+from traitscope.work import Source, Todo, Work, trait_data
+
+__all__ = ["Outcome", "Tick", "capture", "capture_suite", "run_suite"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one call did.  `stats` are also the run's last event of kind "finished"."""
+
+    path: Path
+    already_done: bool
+    resumed: bool
+    stats: Mapping[str, Any] = field(default_factory=dict)
+
+
+def run_suite(
+    suite: Suite,
+    *,
+    out: Path | None = None,
+    fresh: bool = False,
+    model: Model | None = None,
+    progress: Progress = lambda tick: None,
+    retry_failed: bool = False,
+) -> Outcome:
+    """Make what a suite asks for and is not there yet; see the module's docstring.
+
+    `out` is the run's folder (default `runs/NAME-KEY`); `fresh` starts a new, numbered one;
+    `model` is used instead of loading the suite's.  Raises InputErrors before anything is
+    written, Interrupted after committing what was finished, MachineError where the machine fails.
+    """
+    began = time.perf_counter()
+    source = Source.of(suite, model)
+    traits = trait_data(suite)
+    work = Work.of(suite, source, traits)
+    path = _place(suite, work, out, fresh)
+    there = _existing(path, work)
+    todo = Todo.of(work, there, retry_failed)
+    if there is not None and not todo:
+        return _nothing_to_do(there, suite, work)
+    task = Task(suite, source, work, traits, path, there, todo, progress, began)
+    stats = task.run()
+    return Outcome(path, False, there is not None, stats)
+
+
+def capture(
+    model: Model | str,
+    prompts: Sequence[str],
+    traits: Sequence[str],
+    *,
+    internals: Sequence[int | str] = (),
+    out: str | Path | None = None,
+    fresh: bool = False,
+    progress: Progress = lambda tick: None,
+    **generation: float,
+) -> Run:
+    """Capture traits on prompts, without a suite; returns the run, opened.
+
+    `model` is a loaded `Model` or a name to load; `traits` are names or paths as in a suite;
+    `internals` are blocks (numbers or "middle") to open on the same texts; `generation` takes the
+    fields of `GenerationConfig`.  The run is kept in `out` (default `runs/capture-KEY`), and the
+    same call again finds it finished.  Raises what `run_suite` raises.
+    """
+    named = model if isinstance(model, str) else model.name
+    suite = capture_suite(named, {"texts": list(prompts)}, traits, internals, generation)
+    given = model if isinstance(model, Model) else None
+    place = None if out is None else Path(out)
+    outcome = run_suite(suite, out=place, fresh=fresh, model=given, progress=progress)
+    return Run.open(outcome.path)
+
+
+def capture_suite(
+    model: str,
+    prompts: Mapping[str, object],
+    traits: Sequence[str],
+    internals: Sequence[int | str] = (),
+    generation: Mapping[str, object] | None = None,
+    **others: object,
+) -> Suite:
+    """The suite that `capture` means: one set of prompts (`file` or `texts`), and with
+    `internals` a second one on the same prompts.  `others` are further keys of a suite."""
+    sets: dict[str, object] = {"prompts": dict(prompts)}
+    if internals:
+        sets["internals"] = {**prompts, "kind": "internals", "blocks": list(internals)}
+    table = {
+        "name": "capture",
+        "model": model,
+        "traits": list(traits),
+        "generation": dict(generation or {}),
+        "prompts": sets,
+        **others,
+    }
+    return suite_from_dict(table, root=Path(), source="capture")
+
+
+# --- where it goes, and what is there ------------------------------------------------------------
+
+
+def _place(suite: Suite, work: Work, out: Path | None, fresh: bool) -> Path:
+    if out is None:
+        return default_run_dir(suite.name, work.key, fresh=fresh)
+    if not fresh or not out.exists():
+        return out
+    number = 2
+    while (numbered := out.with_name(f"{out.name}-{number}")).exists():
+        number += 1
+    return numbered
+
+
+def _existing(path: Path, work: Work) -> Run | None:
+    """The run that is at `path`; RunError where another suite's is."""
+    if not (path / "run.json").is_file():
+        return None
+    run = Run.open(path)
+    if run.header.key != work.key:
+        raise RunError(
+            f"Expected {path} to be new or a run of this suite ({work.key}), got a run of "
+            f"'{run.header.name}' ({run.header.key}) with {_differences(run.header, work)}. "
+            "Choose another --out, or start a new run with --fresh."
+        )
+    return run
+
+
+def _differences(header: RunHeader, work: Work) -> str:
+    here = vars(work.config)
+    settings = [
+        f"{name} {there} instead of {here[name]}"
+        for name, there in header.generation.items()
+        if name in here and name != "samples" and there != here[name]
+    ]
+    return ", ".join(settings) or "another model, other traits or other trait data"
+
+
+def _nothing_to_do(run: Run, suite: Suite, work: Work) -> Outcome:
+    """A finished run: nothing is loaded; what entered or left the suite is noted."""
+    header = replace(run.header, captures=work.captures, suite=suite.to_dict())
+    if header.captures != run.header.captures or header.suite != run.header.suite:
+        with RunWriter.resume(run.path, header):
+            pass
+    stats = {"model_loads": 0, "batches": 0, "steps": 0, "tokens": 0, "new_tokens": 0, "made": 0}
+    return Outcome(run.path, True, True, {**stats, "seconds": {}})

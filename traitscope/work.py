@@ -1,0 +1,155 @@
+"""What a suite wants and what of it is missing, worked out without loading the model.
+
+Needs the tokenizer (a prompt's id is the hash of its rendered ids) and the checkpoint's files
+(the key names the model by their fingerprint).  Makes nothing and writes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from traitscope.core import Capture, Generation, GenerationConfig, Prompt, TraitDirections
+from traitscope.models import Checkpoint, Model, Rendered, load_checkpoint, locate, render
+from traitscope.runs import Run, load_directions
+from traitscope.suite import Suite
+from traitscope.traits.extract import METHOD
+from traitscope.traits.pairs import Trait, load_trait
+
+__all__ = ["Source", "Todo", "TraitData", "Work", "trait_data"]
+
+TraitData = Trait | TraitDirections
+
+
+@dataclass(frozen=True)
+class Source:
+    """The model before it is loaded, or one that is loaded already."""
+
+    name: str
+    tokenizer: Any
+    fingerprint: str
+    dtype: str
+    checkpoint: Checkpoint | None
+    model: Model | None
+
+    @classmethod
+    def of(cls, suite: Suite, model: Model | None) -> Source:
+        if model is not None:
+            return cls(
+                model.name, model.tokenizer, model.fingerprint, model.dtype_name, None, model
+            )
+        checkpoint = locate(suite.model, revision=suite.revision)
+        dtype = checkpoint.dtype(suite.dtype)
+        return cls(
+            checkpoint.name, checkpoint.tokenizer, checkpoint.fingerprint, dtype, checkpoint, None
+        )
+
+    def load(self, device: str) -> Model:
+        if self.model is not None:
+            return self.model
+        assert self.checkpoint is not None  # one of the two is always there
+        return load_checkpoint(self.checkpoint, device=device, dtype=self.dtype)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything that is wanted: texts with their prompts, captures, blocks, and the run's key."""
+
+    key: str
+    config: GenerationConfig
+    prompts: Mapping[Generation, Prompt]
+    rendered: Mapping[Generation, Rendered]
+    captures: tuple[Capture, ...]
+    blocks: Mapping[str, tuple[int | str, ...]]  # by prompt set, of kind internals
+
+    def blocks_of(self, generation: Generation, n_blocks: int) -> list[int]:
+        """The blocks whose internals are wanted of a text; "middle" is the depth of a reading."""
+        sets = {c.prompt_set for c in self.captures if c.generation == generation}
+        named = [block for name in self.blocks if name in sets for block in self.blocks[name]]
+        middle = round(0.5 * (n_blocks - 1))
+        return sorted({middle if block == "middle" else int(block) for block in named})
+
+    @classmethod
+    def of(cls, suite: Suite, source: Source, traits: Sequence[TraitData]) -> Work:
+        prompts: dict[Generation, Prompt] = {}
+        rendered: dict[Generation, Rendered] = {}
+        captures: dict[Capture, None] = {}
+        for name, table in suite.prompts.items():
+            config = suite.config(name)
+            for prompt in suite.prompt_sets()[name]:
+                text = render(source.tokenizer, prompt)
+                for sample in range(config.samples):
+                    generation = Generation(text.prompt_id, sample)
+                    rendered[generation] = text
+                    prompts[generation] = _merged(prompts.get(generation), prompt)
+                    captures[Capture(generation, name, table.kind)] = None
+        blocks = {n: t.blocks for n, t in suite.prompts.items() if t.kind == "internals"}
+        key = _key(source, traits, suite.config())
+        return cls(key, suite.config(), prompts, rendered, tuple(captures), blocks)
+
+
+def _merged(first: Prompt | None, second: Prompt) -> Prompt:
+    """The same chat from two sets is one text: the first one's label and tags win."""
+    if first is None:
+        return second
+    return replace(first, label=first.label or second.label, tags={**second.tags, **first.tags})
+
+
+def _key(source: Source, traits: Sequence[TraitData], config: GenerationConfig) -> str:
+    """8 hex digits over what numbers depend on: model, directions, sampling and seed.
+
+    Samples are not in it: like prompts, more of them are further texts of the same run.
+    """
+    sampling = {k: v for k, v in vars(config).items() if k != "samples"}
+    made = [
+        [t.name, t.data_hash, METHOD] if isinstance(t, Trait) else [t.trait, t.hash, "file"]
+        for t in traits
+    ]
+    raw = json.dumps([source.fingerprint, source.dtype, made, sampling], sort_keys=True)
+    return hashlib.sha256(raw.encode()).hexdigest()[:8]
+
+
+def trait_data(suite: Suite) -> list[TraitData]:
+    """Each trait's data, or its directions where the suite names a directions file."""
+    return [
+        load_directions(source.path)
+        if source.path.suffix == ".safetensors"
+        else load_trait(source.path)
+        for source in suite.trait_sources
+    ]
+
+
+@dataclass(frozen=True)
+class Todo:
+    """What is wanted and not there: texts to make, captures of texts that are there, blocks."""
+
+    texts: tuple[Generation, ...]
+    captures: tuple[Capture, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.texts or self.captures)
+
+    @classmethod
+    def of(cls, work: Work, run: Run | None, retry_failed: bool) -> Todo:
+        if run is None:
+            return cls(tuple(work.prompts), work.captures)
+        settled = {"done"} if retry_failed else {"done", "failed"}
+        texts = {row.generation for row in run.generations() if row.status in settled}
+        captures = {row.capture for row in run.captures() if row.status in settled}
+        captures -= {c for c in captures if _lacks_blocks(run, work, c)}
+        return cls(
+            tuple(g for g in work.prompts if g not in texts),
+            tuple(c for c in work.captures if c not in captures),
+        )
+
+
+def _lacks_blocks(run: Run, work: Work, capture: Capture) -> bool:
+    """Internals of further blocks are wanted of a text that has some already."""
+    if capture.kind != "internals" or capture not in work.captures:
+        return False
+    wanted = work.blocks_of(capture.generation, int(run.header.model["n_blocks"]))
+    there = run.internal_blocks(capture.generation)
+    return bool(there) and not set(wanted) <= set(there)
