@@ -42,6 +42,8 @@ RANK = {
     "pocket.train": 4,
     "pocket.evaluate": 4,
     "pocket.measure": 4,
+    "work": 5,
+    "task": 5,
     "runner": 5,
     "cluster": 6,
     "cli": 7,
@@ -52,8 +54,8 @@ NO_TORCH |= {"runs", "report", "viewer", "traits.directions"}
 FORBIDDEN = {
     "engine": {"runs", "suite", "report", "viewer", "prompts", "rich", "traits"},
     "models": {"runs", "suite", "report", "viewer", "prompts", "rich", "traits"},
-    "report": {"models", "engine", "traits", "runner"},
-    "viewer": {"models", "engine", "traits", "runner"},
+    "report": {"models", "engine", "traits", "runner", "task", "work"},
+    "viewer": {"models", "engine", "traits", "runner", "task", "work"},
 }
 MAY_PRINT = {"cli", "pocket.train", "pocket.evaluate"}
 LONGEST = 400
