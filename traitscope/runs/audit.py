@@ -46,7 +46,10 @@ class Problem:
 
 
 def verify(path: str | Path) -> list[Problem]:
-    """All problems of a run, none if every record is whole; RunError where `path` is no run."""
+    """All problems of a run, none if every record is whole.
+
+    RunError where `path` is no run, or was made by a newer version.
+    """
     path = Path(path)
     if not (path / HEADER_NAME).is_file():
         read_header(path)  # says that this is no run
@@ -59,16 +62,13 @@ def _problems(path: Path) -> Iterator[Problem]:
         header = read_header(path)
     except RunError as error:
         yield Problem(HEADER_NAME, str(error))
-    manifest = None
-    try:
-        manifest, wrong = scan_manifest(read_bytes(path / MANIFEST))
-    except RunError as error:
-        yield Problem(MANIFEST, str(error))
-    else:
-        yield from (Problem(MANIFEST, message) for message in wrong)
     if header is not None:
         yield from _directions(path, header)
-    if manifest is not None:
+    if not (path / MANIFEST).is_file():
+        yield Problem(MANIFEST, "is missing: what was committed is unknown")
+    else:
+        manifest, wrong = scan_manifest(read_bytes(path / MANIFEST))
+        yield from (Problem(MANIFEST, message) for message in wrong)
         yield from _journal_ends(manifest)
         yield from _parts(path, header, manifest)
         yield from _others(path, header, manifest, whole=not wrong)
@@ -234,7 +234,7 @@ def _tokens(
     strings: dict[str, str],
 ) -> Iterator[Problem]:
     with tables.open_table(path / name) as file:
-        table = tables.read(file, path / name, None, None)
+        table = file.read(use_threads=False)
     expected = tables.tokens_schema(len(header.sites), header.trait_names)
     missing = [n for n in expected.names if n not in table.column_names]
     if missing:

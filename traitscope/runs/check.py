@@ -65,14 +65,14 @@ def outcomes(
     failed: Mapping[Capture, str],
 ) -> dict[Capture, str]:
     """Capture -> "" (done) or why it failed; ValueError for doubles and captures without text."""
+    if len({record.generation for record in texts}) != len(texts):
+        raise ValueError("expected every text once in a commit")
     statuses = {g: (row.status, row.error) for g, row in index.generations.items()}
     for record in texts:
         name = record.generation
         if statuses.get(name, ("", ""))[0] == "done":
             raise ValueError(f"{name.id} is committed already")
         statuses[name] = (record.status, record.error)
-    if len({record.generation for record in texts}) != len(texts):
-        raise ValueError("expected every text once in a commit")
     if len({*captures, *failed}) != len(captures) + len(failed):
         raise ValueError("expected every capture once in a commit")
     result = {}

@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -36,6 +37,7 @@ __all__ = [
     "read_bytes",
     "sha256",
     "stage",
+    "whole",
     "write_atomic",
 ]
 
@@ -154,6 +156,18 @@ def read_bytes(path: Path) -> bytes:
         ) from error
 
 
+def whole(folder: Path, entry: FileEntry) -> Path:
+    """The path of a committed file; RunError unless its bytes are those that were committed."""
+    path = folder / entry.name
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        raise _damaged(path, f"got '{error.strerror}'") from error
+    if found != entry.sha256:
+        raise _damaged(path, "but it does not match its checksum in the manifest")
+    return path
+
+
 def sha256(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -161,6 +175,13 @@ def sha256(data: bytes | memoryview) -> str:
 def file_sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _damaged(path: Path, reason: str) -> RunError:
+    return RunError(
+        f"Expected {path} as it was committed, {reason}. 'traitscope verify' lists what is whole; "
+        "restore the file from a copy, or run the suite into a new folder with --fresh."
+    )
 
 
 # --- errors --------------------------------------------------------------------------------------
@@ -196,21 +217,21 @@ class Lock:
     def __init__(self, folder: Path) -> None:
         """Raises RunError naming the process that holds the folder, OSError if not writable."""
         self.held = True
-        self._file = open(folder / "lock", "a+b", buffering=0)  # noqa: SIM115  (closed by close)
-        try:
-            _lock(self._file)
-        except OSError as error:
-            if error.errno in _NO_LOCKS_HERE:
+        with ExitStack() as on_failure:
+            self._file = on_failure.enter_context(open(folder / "lock", "a+b", buffering=0))
+            try:
+                _lock(self._file)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS_HERE:
+                    raise RunError(
+                        f"Expected to be the only writer of {folder}, but {_owner(self._file)} is "
+                        "writing to it. Wait until it ends or stop it; reading is possible "
+                        "meanwhile."
+                    ) from error
                 self.held = False
-            else:
-                owner = _owner(self._file)
-                self._file.close()
-                raise RunError(
-                    f"Expected to be the only writer of {folder}, but {owner} is writing to it. "
-                    "Wait until it ends or stop it; reading is possible meanwhile."
-                ) from error
-        self._file.truncate(0)
-        write_all(self._file, f"{os.getpid()} {socket.gethostname()}\n".encode())
+            self._file.truncate(0)
+            write_all(self._file, f"{os.getpid()} {socket.gethostname()}\n".encode())
+            on_failure.pop_all()
 
     def close(self) -> None:
         self._file.close()

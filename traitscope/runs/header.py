@@ -134,15 +134,19 @@ def default_run_dir(name: str, key: str, root: str | Path = "runs", fresh: bool 
 
 
 def differences(there: RunHeader, here: RunHeader) -> list[str]:
-    """What a run's numbers depend on and differs: `what: there X, here Y`."""
+    """What a run's numbers depend on and differs: `what: there X, here Y`.
+
+    Settings that the key leaves out may differ; where the keys differ, all of them are named.
+    """
     pairs: list[tuple[str, object, object]] = [("key", there.key, here.key)]
     pairs += [
         (f"model.{k}", there.model.get(k), here.model.get(k)) for k in ("fingerprint", "dtype")
     ]
-    settings = {**there.generation, **here.generation}
-    pairs += [
-        (f"generation.{k}", there.generation.get(k), here.generation.get(k)) for k in settings
-    ]
+    if there.key != here.key:
+        settings = {**there.generation, **here.generation}
+        pairs += [
+            (f"generation.{k}", there.generation.get(k), here.generation.get(k)) for k in settings
+        ]
     pairs += [("sites", " ".join(there.sites), " ".join(here.sites))]
     pairs += list(_trait_pairs(there, here))
     return [f"{what}: there {a}, here {b}" for what, a, b in pairs if plain(a) != plain(b)]
@@ -150,7 +154,13 @@ def differences(there: RunHeader, here: RunHeader) -> list[str]:
 
 def resumed(there: RunHeader, here: RunHeader) -> RunHeader:
     """The recorded header with the new suite and wants; rows, join, proofs stay as recorded."""
-    return replace(there, name=here.name, suite=here.suite, captures=here.captures)
+    return replace(
+        there,
+        name=here.name,
+        suite=here.suite,
+        generation=here.generation,
+        captures=here.captures,
+    )
 
 
 def _trait_pairs(there: RunHeader, here: RunHeader) -> Iterator[tuple[str, str, str]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from traitscope.core import Capture, Generation
-from traitscope.runs.files import FileEntry
+from traitscope.runs.files import FileEntry, whole
 from traitscope.runs.lines import PartEntry
 from traitscope.runs.tables import CaptureRow, GenerationRow, read_captures, read_generations
 
@@ -57,8 +57,8 @@ def read_index(folder: Path, parts: Sequence[PartEntry]) -> Index:
         texts, captures = part.file("generations"), part.file("captures")
         index.add(
             part,
-            read_generations(folder / texts.name) if texts else (),
-            read_captures(folder / captures.name) if captures else (),
+            read_generations(whole(folder, texts)) if texts else (),
+            read_captures(whole(folder, captures)) if captures else (),
         )
     return index
 

@@ -28,7 +28,7 @@ from traitscope.core import (
 )
 from traitscope.errors import RunError, TraitError
 from traitscope.runs import tables
-from traitscope.runs.files import read_bytes, sha256
+from traitscope.runs.files import FileEntry, read_bytes, sha256, whole
 from traitscope.runs.folder import EVENTS, MANIFEST
 from traitscope.runs.header import RunHeader, read_header
 from traitscope.runs.index import Index, Place, read_index
@@ -71,6 +71,7 @@ class Run:
         self.traits: tuple[str, ...] = header.trait_names
         self.directions: Mapping[str, TraitDirections] = _Directions(path, header)
         self._parts = manifest.parts
+        self._compared: set[str] = set()
         self._texts: dict[str, dict[str, str]] = {}
         self._cache: OrderedDict[tuple[str, tuple[int, ...]], Any] = OrderedDict()
         self._turn = threading.Lock()
@@ -183,14 +184,8 @@ class Run:
                 f"Expected internals of text {generation.id} at block {block}, but the run has "
                 f'{blocks}. A prompt set with kind = "internals" keeps them.'
             )
-        path = self.path / entry.name
-        data = read_bytes(path)
-        if sha256(data) != entry.sha256:
-            raise RunError(
-                f"Expected {path} to match its checksum, but it was changed or damaged. "
-                "'traitscope verify' lists what is whole."
-            )
-        return parse_internals(data, path)
+        path = self._whole(entry)
+        return parse_internals(read_bytes(path), path)
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -214,8 +209,7 @@ class Run:
         """The rows of one text in its part's token table, from as few row groups as hold them."""
         entry = place.part.file("tokens")
         assert entry is not None  # a done text has tokens: the writer sees to it
-        path = self.path / entry.name
-        with tables.open_table(path) as file:
+        with tables.open_table(self._whole(entry)) as file:
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
             starts = np.concatenate([[0], np.cumsum(sizes)])
             first = int(np.searchsorted(starts, place.offset, side="right")) - 1
@@ -223,8 +217,15 @@ class Run:
             key = (entry.name, tuple(range(first, last)))
             table = self._cached(key)
             if table is None:
-                table = self._remember(key, tables.read(file, path, key[1], None))
+                table = self._remember(key, file.read_row_groups(list(key[1]), use_threads=False))
         return table.slice(place.offset - int(starts[first]), n_tokens)
+
+    def _whole(self, entry: FileEntry) -> Path:
+        """The path of a committed file, whose checksum is compared once."""
+        if entry.name not in self._compared:
+            whole(self.path, entry)
+            self._compared.add(entry.name)
+        return self.path / entry.name
 
     def _cached(self, key: tuple[str, tuple[int, ...]]) -> Any:
         with self._turn:
@@ -241,7 +242,7 @@ class Run:
         entry = place.part.file("generations")
         assert entry is not None
         if entry.name not in self._texts:
-            self._texts[entry.name] = tables.read_texts(self.path / entry.name)
+            self._texts[entry.name] = tables.read_texts(self._whole(entry))
         return self._texts[entry.name][generation.id]
 
     def _scaled(self, text: TextData, as_: As) -> Float32:
@@ -286,4 +287,12 @@ class _Directions(Mapping[str, TraitDirections]):
 
 
 def _named(generation: Generation | str) -> Generation:
-    return Generation.parse(generation) if isinstance(generation, str) else generation
+    if isinstance(generation, Generation):
+        return generation
+    try:
+        return Generation.parse(generation)
+    except ValueError as error:
+        raise RunError(
+            f"Expected a text's id such as '0123456789abcdef-0', got '{generation}'. "
+            "Run.generations() lists them."
+        ) from error

@@ -195,10 +195,7 @@ def captures_bytes(captures: Mapping[Capture, str]) -> tuple[memoryview, int]:
 def _parquet(table: Any, groups: Sequence[int]) -> memoryview:
     words = [f.name for f in table.schema if f.type in (pa.string(), _WORD)]
     sink = pa.BufferOutputStream()
-    # page checksums: a reader notices a flipped byte without hashing the whole file
-    with pq.ParquetWriter(
-        sink, table.schema, compression="zstd", use_dictionary=words, write_page_checksum=True
-    ) as writer:
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", use_dictionary=words) as writer:
         start = 0
         for length in groups:
             writer.write_table(table.slice(start, length), row_group_size=max(length, 1))
@@ -264,39 +261,34 @@ def _strings(values: list[str]) -> Any:
 
 
 def open_table(path: Path) -> Any:
-    """A ParquetFile; RunError where it is missing or damaged."""
+    """A ParquetFile, for a `with` block; RunError where it is none."""
     try:
-        return pq.ParquetFile(path, page_checksum_verification=True)
+        return pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
-        raise _damaged(path, error) from error
-
-
-def read(file: Any, path: Path, groups: Sequence[int] | None, columns: Sequence[str] | None) -> Any:
-    """Columns of some row groups (None: all) as an Arrow table; RunError where damaged."""
-    wanted = range(file.num_row_groups) if groups is None else groups
-    try:
-        return file.read_row_groups(list(wanted), columns=columns, use_threads=False)
-    except (OSError, pa.ArrowException) as error:
-        raise _damaged(path, error) from error
+        reason = str(error).splitlines()[0]
+        raise RunError(
+            f"Expected a Parquet table in {path}, got '{reason}'. "
+            "'traitscope verify' lists what is whole."
+        ) from error
 
 
 def read_generations(path: Path) -> list[GenerationRow]:
     columns = [name for name in GENERATIONS_SCHEMA.names if name != "text"]
     with open_table(path) as file:
-        rows = read(file, path, None, columns).to_pylist()
+        rows = file.read(columns, use_threads=False).to_pylist()
     return [_as_generation(row) for row in rows]
 
 
 def read_texts(path: Path) -> dict[str, str]:
     """The decoded text of each generation of one part, by its id."""
     with open_table(path) as file:
-        table = read(file, path, None, ["generation", "text"])
+        table = file.read(["generation", "text"], use_threads=False)
     return dict(zip(table["generation"].to_pylist(), table["text"].to_pylist(), strict=True))
 
 
 def read_captures(path: Path) -> list[CaptureRow]:
     with open_table(path) as file:
-        rows = read(file, path, None, None).to_pylist()
+        rows = file.read(use_threads=False).to_pylist()
     return [
         CaptureRow(
             Capture(Generation.parse(row["generation"]), row["set"], cast(Kind, row["kind"])),
@@ -359,11 +351,3 @@ def _read_lists(column: Any, n_sites: int) -> Float32:
     if flat.size != len(array) * n_sites:
         raise RunError(f"Expected {n_sites} numbers per token, got lists of another length.")
     return np.asarray(flat.reshape(len(array), n_sites), dtype=np.float32)
-
-
-def _damaged(path: Path, error: Exception) -> RunError:
-    reason = str(error).splitlines()[0]
-    return RunError(
-        f"Expected a whole table in {path}, but it is missing or damaged ({reason}). "
-        "'traitscope verify' lists what is whole."
-    )
