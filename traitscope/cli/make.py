@@ -1,0 +1,244 @@
+"""The verbs that make something: run, capture, init.
+
+argv becomes a `Suite`, the suite goes to the runner, and what it leaves is reported.  torch is
+imported only when there is something to run.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from traitscope.cli.options import (
+    Device,
+    Dtype,
+    Fresh,
+    Json,
+    MaxNewTokens,
+    Out,
+    RetryFailed,
+    Rows,
+    Samples,
+    Seed,
+    Temperature,
+    TopK,
+    TopP,
+    given,
+)
+from traitscope.cli.screen import Screen
+from traitscope.errors import InputError
+from traitscope.report.plain import one_line
+
+if TYPE_CHECKING:
+    from traitscope.runner import Outcome
+    from traitscope.suite import Suite
+
+__all__ = ["capture", "init", "run"]
+
+SOME_FAILED = 1
+
+
+def run(
+    suite: Annotated[
+        str,
+        typer.Argument(
+            metavar="SUITE",
+            help="A suite's file or folder, or the name of a bundled one: overnight.",
+        ),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME", help="pocket, a local folder or a hub id."),
+    ] = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    seed: Seed = None,
+    samples: Samples = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    rows: Rows = None,
+    out: Out = None,
+    fresh: Fresh = False,
+    retry_failed: RetryFailed = False,
+    json: Json = False,
+) -> int:
+    """Run a suite: load its model once, ask all its prompts, keep every trait at every token.
+
+    The same command goes on where it stopped, and makes only what is new.
+    Options beside a suite win over its file.
+
+    Examples:
+
+      traitscope run overnight
+
+      traitscope run my-suite/ --model google/gemma-2-2b-it --samples 5
+    """
+    from traitscope.suite import load_suite
+
+    options = given(
+        model=model,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        seed=seed,
+        samples=samples,
+        device=device,
+        dtype=dtype,
+        rows=rows,
+    )
+    return _make(load_suite(suite, options), out, fresh, json, retry_failed)
+
+
+def capture(
+    model: Annotated[
+        str, typer.Option("--model", metavar="NAME", help="pocket, a local folder or a hub id.")
+    ],
+    trait: Annotated[
+        list[str],
+        typer.Option(
+            "--trait", metavar="NAME", help="A bundled trait, or a trait's folder; may be repeated."
+        ),
+    ],
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option("--prompts", metavar="TEXT", help="A prompt; may be repeated."),
+    ] = None,
+    prompts_file: Annotated[
+        str | None,
+        typer.Option(
+            "--prompts-file", metavar="FILE", help="Prompts: .txt, one a line, or .jsonl."
+        ),
+    ] = None,
+    internals: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--internals",
+            metavar="LAYER",
+            help="Keep everything inside this block: a number from 0, or middle; may be repeated.",
+        ),
+    ] = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    seed: Seed = None,
+    samples: Samples = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    rows: Rows = None,
+    out: Out = None,
+    fresh: Fresh = False,
+    retry_failed: RetryFailed = False,
+    json: Json = False,
+) -> int:
+    """Capture traits on prompts, without a suite.
+
+    Examples:
+
+      traitscope capture --model pocket --trait sycophancy --prompts "Am I right?"
+
+      traitscope capture --model pocket --trait sycophancy --prompts-file my.txt --internals middle
+    """
+    asked = _asked(prompts or [], prompts_file)
+    blocks = [_block(layer) for layer in internals or []]
+    from traitscope.runner import capture_suite
+
+    suite = capture_suite(
+        model,
+        asked,
+        trait,
+        blocks,
+        given(
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            seed=seed,
+            samples=samples,
+        ),
+        **given(device=device, dtype=dtype, rows=rows),
+    )
+    return _make(suite, out, fresh, json, retry_failed)
+
+
+def init(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A new or an empty folder.")],
+    json: Json = False,
+) -> int:
+    """Copy the bundled suite, its prompts and its traits out, to be edited.
+
+    Example:
+
+      traitscope init my-suite
+    """
+    from traitscope.suite import init_folder
+
+    screen = Screen.now(json=json)
+    place = init_folder(folder)
+    files = sorted(str(p.relative_to(place)) for p in place.rglob("*") if p.is_file())
+    if json:
+        screen.result({"folder": str(place), "suite": str(place / "suite.toml"), "files": files})
+        return 0
+    lines = (
+        f"A suite to edit is in {place}: {len(files)} files.",
+        "  suite.toml  the model, the prompt sets, what is expected",
+        "  prompts/    one prompt a line",
+        "  traits/     the pairs that define each trait",
+        f"next  traitscope run {place}",
+    )
+    screen.show("\n".join(map(one_line, lines)))
+    return 0
+
+
+# --- running and reporting -----------------------------------------------------------------------
+
+
+def _make(suite: Suite, out: str | None, fresh: bool, json: bool, retry_failed: bool) -> int:
+    from traitscope.cli.progress import progress_on
+    from traitscope.runner import run_suite
+
+    screen = Screen.now(json=json)
+    place = None if out is None else Path(os.path.expanduser(out))
+    with screen.work(), progress_on(screen) as progress:
+        outcome = run_suite(
+            suite, out=place, fresh=fresh, progress=progress, retry_failed=retry_failed
+        )
+    return _report(outcome, screen)
+
+
+def _report(outcome: Outcome, screen: Screen) -> int:
+    from traitscope.cli.read import show_report
+    from traitscope.cli.result import run_result
+    from traitscope.report import summarise
+    from traitscope.runs import Run
+
+    summary = summarise(Run.open(outcome.path))
+    if screen.json:
+        screen.result(run_result(outcome, summary))
+    else:
+        if outcome.already_done:
+            screen.say("Nothing to make: all of it is there already. Nothing was loaded.")
+        show_report(summary, screen)
+    counts = summary.counts
+    return SOME_FAILED if counts.failed or counts.missing else 0
+
+
+def _asked(prompts: list[str], file: str | None) -> dict[str, Any]:
+    if bool(prompts) == bool(file):
+        came = "both" if file else "neither"
+        raise InputError(f"Expected --prompts TEXT or --prompts-file FILE, got {came}.")
+    return {"file": file} if file else {"texts": prompts}
+
+
+def _block(layer: str) -> int | str:
+    if layer == "middle":
+        return layer
+    if layer.isdecimal() and len(layer) < 10:
+        return int(layer)
+    raise InputError(f"--internals: expected a block's number from 0, or 'middle', got '{layer}'.")

@@ -1,0 +1,135 @@
+"""Options that several verbs share: their names, types and help, once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+__all__ = [
+    "Device",
+    "Dtype",
+    "Fresh",
+    "Json",
+    "MaxNewTokens",
+    "Out",
+    "RetryFailed",
+    "Rows",
+    "RunFolder",
+    "Samples",
+    "Seed",
+    "Temperature",
+    "TopK",
+    "TopP",
+    "given",
+]
+
+_HOW = "How texts are made"
+_WHERE = "Where it runs and where it goes"
+
+MaxNewTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--max-new-tokens",
+        metavar="N",
+        help="Longest answer in tokens, the end token counted.",
+        rich_help_panel=_HOW,
+    ),
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature", metavar="T", help="0 always takes the likeliest.", rich_help_panel=_HOW
+    ),
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(
+        "--top-p",
+        metavar="P",
+        help="Sample from the likeliest tokens that add up to P.",
+        rich_help_panel=_HOW,
+    ),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option(
+        "--top-k",
+        metavar="K",
+        help="Sample from the K likeliest tokens; 0: all.",
+        rich_help_panel=_HOW,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        "--seed", metavar="N", help="The same seed gives the same texts.", rich_help_panel=_HOW
+    ),
+]
+Samples = Annotated[
+    int | None,
+    typer.Option(
+        "--samples",
+        metavar="N",
+        help="Answers to each prompt; 5 or more let the report test differences.",
+        rich_help_panel=_HOW,
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_WHERE
+    ),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        metavar="NAME",
+        help="auto (as the checkpoint says), float32, bfloat16 or float16.",
+        rich_help_panel=_WHERE,
+    ),
+]
+Rows = Annotated[
+    str | None,
+    typer.Option(
+        "--rows", metavar="N", help="Texts in one batch, or auto.", rich_help_panel=_WHERE
+    ),
+]
+Out = Annotated[
+    str | None,
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        help="The run's folder. Without it: runs/NAME-HASH.",
+        rich_help_panel=_WHERE,
+    ),
+]
+Fresh = Annotated[
+    bool,
+    typer.Option(
+        "--fresh",
+        help="Start a new, numbered run instead of going on with the one that is there.",
+        rich_help_panel=_WHERE,
+    ),
+]
+RetryFailed = Annotated[
+    bool,
+    typer.Option("--retry-failed", help="Try again what failed before.", rich_help_panel=_WHERE),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print one line of JSON, the result; progress goes to standard error as JSON lines.",
+    ),
+]
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given; a whole number among `rows` is one."""
+    rows = options.get("rows")
+    if isinstance(rows, str) and rows.isdecimal() and len(rows) < 10:
+        options["rows"] = int(rows)
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,51 @@
+"""What `run --json` and `capture --json` print: the result of one call, as JSON values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from traitscope.report.expectations import Verdict
+from traitscope.report.summary import Summary
+
+if TYPE_CHECKING:
+    from traitscope.runner import Outcome
+
+__all__ = ["run_result"]
+
+_OF_THIS_CALL = (
+    "model_loads",
+    "batches",
+    "steps",
+    "tokens",
+    "new_tokens",
+    "tokens_per_second",
+    "made",
+    "seconds",
+)
+
+
+def run_result(outcome: Outcome, summary: Summary) -> dict[str, Any]:
+    """Counts are the run's; loads, batches, tokens and seconds are this call's."""
+    counts = summary.counts
+    return {
+        "run": str(outcome.path),
+        "captures": counts.done,
+        "wanted": counts.wanted,
+        "trajectories": counts.trajectories,
+        "internals": counts.internals,
+        "failed": counts.failed,
+        "missing": counts.missing,
+        "failures": [asdict(failure) for failure in summary.failures],
+        **{name: outcome.stats.get(name) for name in _OF_THIS_CALL},
+        "expectations": [_expectation(verdict) for verdict in summary.expectations],
+        "already_done": outcome.already_done,
+        "resumed": outcome.resumed,
+        "traits": [trait.trait for trait in summary.traits],
+        "model": dict(summary.model),
+    }
+
+
+def _expectation(verdict: Verdict) -> dict[str, Any]:
+    names = ("text", "trait", "held", "difference", "margin", "tested", "p", "note")
+    return {name: getattr(verdict, name) for name in names}
