@@ -48,7 +48,7 @@ class Text:
 
     @property
     def generation(self) -> Generation:
-        return Generation(prompt_id_of(list(self.prompt.encode())), self.sample)
+        return Generation(prompt_id_of([ord(c) for c in self.prompt]), self.sample)
 
 
 def directions_of(trait: str) -> TraitDirections:

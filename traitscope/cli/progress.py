@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -23,7 +23,9 @@ from rich.progress import (
 
 from traitscope.cli.screen import Screen, json_line
 from traitscope.report.plain import one_line
-from traitscope.task import Tick
+
+if TYPE_CHECKING:
+    from traitscope.runner import Tick
 
 __all__ = ["progress_on"]
 
@@ -38,7 +40,7 @@ TITLES = {
     "done": "Done",
 }
 
-OnTick = Callable[[Tick], None]
+OnTick = Callable[["Tick"], None]
 
 
 @contextmanager
@@ -108,6 +110,7 @@ class _Lines:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._pace = _Pace(EVERY_LINE)
+        self._message = ""
 
     def tick(self, tick: Tick) -> None:
         if self._pace.due(tick) and tick.phase != "done":
@@ -119,8 +122,10 @@ class _Lines:
         said = [f"{tick.done} of {tick.total} {tick.unit}".rstrip()] if tick.total else []
         rate, left = self._pace.rate(tick), self._pace.left(tick)
         said += [f"{tick.tokens} tokens, {rate:.0f} a second"] if rate else []
-        said += [f"about {_duration(left)} left"] if left else []
-        said += [tick.message] if tick.message else []
+        said += [f"about {_duration(left)} left"] if left and left >= 1 else []
+        if tick.message and tick.message != self._message:  # once is enough
+            said.append(tick.message)
+            self._message = tick.message
         return f"{title}: {', '.join(said)}" if said else title
 
 

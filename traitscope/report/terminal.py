@@ -67,10 +67,10 @@ def _head(summary: Summary, canvas: Canvas) -> Group:
     dot = f" {canvas.signs.dot} "
     model = summary.model
     facts = [
-        f"{counts.trajectories} trajectories",
+        _count(counts.trajectories, "trajectory", "trajectories"),
         f"{counts.internals} internals",
-        f"{len(summary.traits)} traits",
-        f"{counts.texts} answers",
+        _count(len(summary.traits), "trait"),
+        _count(counts.texts, "answer"),
     ]
     machine = [one_line(str(model[k])) for k in ("name", "dtype", "device") if model.get(k)]
     when = _when(summary.cost.ended or summary.created)
@@ -122,7 +122,8 @@ def _failures(summary: Summary, canvas: Canvas) -> Iterator[RenderableType]:
 
 
 def _failure(failure: Failure, canvas: Canvas) -> Padding:
-    count = f"{failure.captures} {failure.kind}" + ("" if failure.captures == 1 else "s")
+    plural = {"trajectory": "trajectories"}.get(failure.kind, failure.kind)
+    count = _count(failure.captures, failure.kind, plural)
     names = [f'"{clip(name, 40, canvas.signs.ellipsis)}"' for name in failure.prompts[:3]]
     more = f" and {len(failure.prompts) - 3} more" if len(failure.prompts) > 3 else ""
     line = Text(f"{one_line(failure.prompt_set)}: {count}: ", style=TITLE)
@@ -222,7 +223,7 @@ def _call(name: str, call: Call, summary: Summary, canvas: Canvas) -> Padding:
         f"{call.new_tokens} tokens written",
     ]
     if call.tokens_per_second:
-        facts.append(f"{call.tokens_per_second:.0f} tokens/s")
+        facts.append(f"{_rate(call.tokens_per_second)} tokens/s")
     phases = [*_PHASES, *(k for k in call.seconds if k not in (*_PHASES, "total"))]
     inner = ("prefill", "decode")  # parts of 'generate'
     seconds = [
@@ -235,6 +236,10 @@ def _call(name: str, call: Call, summary: Summary, canvas: Canvas) -> Padding:
     head = f"{name}: " if name else ""
     text = Text(head + dot.join(facts) + ("\n" + dot.join(seconds) if seconds else ""))
     return Padding(text, (0, 0, 0, 2))
+
+
+def _rate(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 
 def _seconds(value: float) -> str:
