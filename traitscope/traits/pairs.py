@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from traitscope.core import TRAIT_NAME, Message, Prompt, Window
+from traitscope.core import TRAIT_NAME, Message, Prompt, Site, Window
 from traitscope.errors import InputError, TraitError, did_you_mean
 from traitscope.paths import BUNDLED_TRAITS
 from traitscope.textfile import parse_json, read_lines, read_toml, shown
@@ -36,6 +36,8 @@ _DEFAULTS: dict[str, object] = {
     "read_site": 0.5,
     "read_window": "response[:]",
 }
+_PAIR_KEYS = ("id", "scenario", "kind", "positive", "negative")
+_SIDE_KEYS = ("prompt", "response", "system")
 
 
 @dataclass(frozen=True)
@@ -107,10 +109,7 @@ def _about(path: Path) -> dict[str, Any]:
     }
     for key, value in table.items():
         if key not in _KEYS:
-            raise TraitError(
-                f"{path}: key '{key}' is not known. Known here: {', '.join(_KEYS)}."
-                f"{did_you_mean(key, _KEYS)}"
-            )
+            raise _unknown(key, _KEYS, path)
         if not isinstance(value, _KEYS[key]) or isinstance(value, bool):
             raise TraitError(f"{path}: '{key}': expected a {_said(key)}, got {shown(value)}.")
     folder = path.parent.resolve().name
@@ -135,9 +134,29 @@ def _about(path: Path) -> dict[str, Any]:
             table[key] = Window.parse(str(table[key]))
     except InputError as problem:
         raise TraitError(f"{path}: '{key}': {problem}") from problem
-    if not isinstance(table["read_site"], str):
-        table["read_site"] = float(table["read_site"])
+    table["read_site"] = _place(table["read_site"], path)
     return table
+
+
+def _place(value: float | str, path: Path) -> float | str:
+    """A depth or a site's name; which sites there are, only a model knows."""
+    try:
+        if isinstance(value, str):
+            return Site.parse(value).name
+    except InputError as problem:
+        raise TraitError(f"{path}: 'read_site': {problem} Or give a depth.") from problem
+    if not 0 <= value <= 1:
+        raise TraitError(
+            f"{path}: 'read_site': expected a depth from 0.0 to 1.0 or a site, got {shown(value)}."
+        )
+    return float(value)
+
+
+def _unknown(key: str, known: Iterable[str], where: object, table: str = "") -> TraitError:
+    return TraitError(
+        f"{where}: key {shown(table + key)} is not known. Known here: {', '.join(known)}."
+        f"{did_you_mean(key, known)}"
+    )
 
 
 def _said(key: str) -> str:
@@ -151,6 +170,8 @@ def _pairs(path: Path) -> Iterator[Pair]:
             continue
         where = f"{path}:{number}"
         entry = _object(parse_json(line, where, TraitError), where)
+        for key in entry.keys() - set(_PAIR_KEYS):
+            raise _unknown(key, _PAIR_KEYS, where)
         pair = Pair(
             id=_text(entry, "id", where, str(number)),
             scenario=_text(entry, "scenario", where),
@@ -181,16 +202,15 @@ def _text(entry: Mapping[str, object], key: str, where: str, default: str | None
     value = entry.get(key, default)
     if not isinstance(value, str) or not value.strip():
         raise TraitError(f"{where}: '{key}': expected a text, got {shown(value)}.")
+    if any("\ud800" <= character <= "\udfff" for character in value):  # no file can hold it
+        raise TraitError(f"{where}: '{key}': expected text, got half a surrogate pair in it.")
     return value
 
 
 def _example(entry: Mapping[str, object], side: str, where: str) -> Example:
     inner = _object(entry.get(side), f"{where}: '{side}'")
-    unknown = sorted(inner.keys() - {"prompt", "response", "system"})
-    if unknown:
-        raise TraitError(
-            f"{where}: '{side}.{unknown[0]}' is not known. Known here: prompt, response, system."
-        )
+    for key in inner.keys() - set(_SIDE_KEYS):
+        raise _unknown(key, _SIDE_KEYS, where, f"{side}.")
     system = _text(inner, "system", where) if inner.get("system") is not None else None
     return Example(_text(inner, "prompt", where), _text(inner, "response", where), system)
 
