@@ -14,7 +14,7 @@ Legend: B rows, T tokens, S sites, K traits, W = 2 + S + S * K numbers per token
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,7 +102,7 @@ def generate(
     batching: Batching,
     clock: Clock | None = None,
     on_step: Callable[[Clock], None] = lambda clock: None,
-) -> Iterator[Trace]:
+) -> Generator[Trace, None, None]:
     """Yield each request's `Trace` as it finishes; `on_step` is called once per step.
 
     `direction_SDK` [S, D, K] unit float32.  Every request must fit the model's context (the

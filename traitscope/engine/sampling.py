@@ -94,16 +94,15 @@ def _candidates(weight_BV: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Te
     if top_p >= 1.0:
         return best_BC, token_BC
     pool_B1 = (best_BC if top_k < vocabulary else weight_BV).logsumexp(dim=-1, keepdim=True)
-    mass_BC = (best_BC - pool_B1).exp()
-    before_BC = mass_BC.cumsum(dim=-1) - mass_BC
-    reached = width in (vocabulary, top_k) or bool((before_BC[:, -1] >= top_p).all())
-    if not reached:
-        return _candidates_sorted(weight_BV, top_p)
+    before_BC = _mass_before(best_BC, pool_B1)
+    if width not in (vocabulary, top_k) and not bool((before_BC[:, -1] >= top_p).all()):
+        best_BC, token_BC = weight_BV.sort(dim=-1, descending=True, stable=True)
+        before_BC = _mass_before(best_BC, pool_B1)
     return best_BC.masked_fill(before_BC >= top_p, float("-inf")), token_BC
 
 
-def _candidates_sorted(weight_BV: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
-    sorted_BV, token_BV = weight_BV.sort(dim=-1, descending=True, stable=True)
-    mass_BV = sorted_BV.softmax(dim=-1)
-    before_BV = mass_BV.cumsum(dim=-1) - mass_BV
-    return sorted_BV.masked_fill(before_BV >= top_p, float("-inf")), token_BV
+def _mass_before(best_BC: Tensor, pool_B1: Tensor) -> Tensor:
+    """The probability of all better candidates; to the bit the same however many stand behind,
+    so that a row keeps its nucleus when a neighbour needs the full sort."""
+    mass_BC = (best_BC - pool_B1).exp()
+    return mass_BC.cumsum(dim=-1) - mass_BC
