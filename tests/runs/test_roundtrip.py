@@ -103,7 +103,7 @@ def test_a_lone_surrogate_is_replaced_and_moves_nothing(tmp_path: Path) -> None:
 
 
 def test_texts_in_several_parts_and_row_groups(tmp_path: Path) -> None:
-    lengths = [ROW_GROUP - 5, 10, 3, ROW_GROUP + 7, 1, 2]
+    lengths = [ROW_GROUP + 7, ROW_GROUP - 5, 10, 3, 1, 2]
     records = [
         text_record(i, pieces=[str(j % 7) for j in range(n)], n_prompt=1)
         for i, n in enumerate(lengths)
@@ -113,7 +113,7 @@ def test_texts_in_several_parts_and_row_groups(tmp_path: Path) -> None:
         writer.commit(records[4:], [])
     file = pq.ParquetFile(tmp_path / "run" / "parts" / "00001.tokens.parquet")
     sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-    assert sizes == [ROW_GROUP - 5, 13, ROW_GROUP + 7]
+    assert sizes == [ROW_GROUP + 7, ROW_GROUP - 5, 13]
     run = Run.open(tmp_path / "run")
     for record in reversed(records):
         check_equal(run.text(record.generation), record)

