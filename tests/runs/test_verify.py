@@ -261,10 +261,10 @@ def test_the_prompt_comes_first(path: Path) -> None:
 
 
 def test_tokens_end_within_the_text(path: Path) -> None:
-    column = pa.array([3, 5, 8, 9, 12, 14] + [3, 5, 8, 9, 12, 13], pa.int32())
+    column = pa.array([3, 5, 8, 9, 12, 14, 3, 5, 8, 9, 12, 13], pa.int32())
     (problem,) = forge_tokens(path, "end", column)
     assert "behind the end of the text" in problem
-    column = pa.array([3, 5, 8, 9, 12, 13] + [3, 2, 8, 9, 12, 13], pa.int32())
+    column = pa.array([3, 5, 8, 9, 12, 13, 3, 2, 8, 9, 12, 13], pa.int32())
     (problem,) = forge_tokens(path, "end", column)
     assert "ends before it starts" in problem
 
