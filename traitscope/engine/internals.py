@@ -196,9 +196,9 @@ def _qkv(seen: dict[str, Tensor], family: Family, config: Any) -> dict[str, Tens
     if family.qkv_layout == "per_head":
         split = fused.view(fused.shape[0], heads, 3, -1)
         return {name: split[:, :, i].flatten(1) for i, name in enumerate("qkv")}
-    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
-    width = fused.shape[1] // (heads + 2 * kv_heads)
-    sizes = [heads * width, kv_heads * width, kv_heads * width]
+    width = seen["head_out"].shape[1]  # H*dh, as wide as q; k and v share the rest
+    kv_width = (fused.shape[1] - width) // 2
+    sizes = [width, kv_width, kv_width]
     return dict(zip("qkv", torch.split(fused, sizes, dim=1), strict=True))
 
 
