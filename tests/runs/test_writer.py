@@ -254,7 +254,7 @@ def test_a_full_disk_keeps_the_run_whole(
         for room in [room for room in rooms if room < ends[-1] - 1]:
             with monkeypatch.context() as patch:
                 patch.setattr(files, "write_all", full_after(room))
-                with pytest.raises(MachineError, match=r"part 00002, got 'No space .* 1 part com"):
+                with pytest.raises(MachineError, match=r"part 00002 of .* 'No space .* 1 part com"):
                     writer.commit(*commit)
             assert sorted(path.rglob("*")) == names, room
             assert (path / "manifest.jsonl").read_bytes() == before

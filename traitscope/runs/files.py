@@ -187,7 +187,7 @@ def _damaged(path: Path, reason: str) -> RunError:
 # --- errors --------------------------------------------------------------------------------------
 
 
-def disk_error(error: OSError, place: Path, kept: str) -> TraitscopeError:
+def disk_error(error: OSError, place: Path | str, kept: str) -> TraitscopeError:
     """One sentence for a failed write; `kept` says what is still there."""
     reason = error.strerror or str(error)
     if error.errno in _FULL:

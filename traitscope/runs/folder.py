@@ -36,7 +36,7 @@ FOLDERS = ("directions", "internals", "parts")
 
 
 @contextmanager
-def disk(place: Path, kept: str) -> Iterator[None]:
+def disk(place: Path | str, kept: str) -> Iterator[None]:
     """Turn an OSError inside into one sentence; `kept` says what is still there."""
     try:
         yield

@@ -202,7 +202,7 @@ class RunWriter:
             if not (texts or outcomes or internals):
                 return self._n_parts
             number = self._n_parts + 1
-            with disk(self.path / f"part {number:05d}", self._kept()):
+            with disk(f"part {number:05d} of {self.path}", self._kept()):
                 part = self._commit(number, _contents(self, number, texts, outcomes, internals))
             self._index.add(part, _rows(texts), [_row(c, e) for c, e in outcomes.items()])
             return number
