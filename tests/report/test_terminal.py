@@ -112,7 +112,7 @@ def test_what_failed_and_what_is_missing_come_first(tmp_path: Path) -> None:
     bad = Text("Too long", error="Expected at most 512 tokens, got 900.")
     page = drawn(summary_of(tmp_path, [*many(2), bad], missing=[Text("Later")]))
     first, rest = page.split("What was found")
-    assert "not finished: 2 of 4 captures are there, 1 failed" in first
+    assert "not finished: 2 of 4 captures, 1 failed" in first
     assert "Expected at most 512 tokens, got 900." in first
     assert "the same command goes on" in rest
 

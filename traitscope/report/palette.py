@@ -37,10 +37,11 @@ class Signs:
     held: str
     missed: str
     unknown: str
+    blank: str
 
 
-UNICODE = Signs("█", "▌", "▐", "│", "…", "\u2212", "·", "─", "\u2039", "\u203a", "✓", "✗", "?")
-ASCII = Signs("#", "#", "#", "|", "~", "-", "-", "-", "[", "]", "+", "x", "?")
+UNICODE = Signs("█", "▌", "▐", "│", "…", "\u2212", "·", "─", "\u2039", "\u203a", "✓", "✗", "?", "␣")
+ASCII = Signs("#", "#", "#", "|", "~", "-", "-", "-", "[", "]", "+", "x", "?", "_")
 
 
 def background(z: float) -> str:

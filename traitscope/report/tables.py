@@ -160,9 +160,10 @@ def _bar(z: float, scale: float, signs: Signs) -> Text:
 def _strongest(row: PromptRow, canvas: Canvas) -> Text:
     if row.strongest is None:
         return Text(canvas.signs.dot, style=DIM)
-    z = number(row.strongest.z, canvas.signs, digits=1)
+    signs = canvas.signs
+    z = number(row.strongest.z, signs, digits=1)
     room = _strongest_width(canvas) - len(z.plain) - 1
-    token = clip(row.strongest.token.strip() or row.strongest.token, room, canvas.signs.ellipsis)
+    token = clip(row.strongest.token.strip() or signs.blank, room, signs.ellipsis)
     return Text(token).append(" ").append_text(z)
 
 
@@ -171,7 +172,7 @@ def _strongest(row: PromptRow, canvas: Canvas) -> Text:
 
 def _answer(name: str, row: PromptRow, canvas: Canvas) -> Text:
     """One answer on one line; tokens coloured by z, or the strongest one marked."""
-    line = Text(f"  {name:<8}", style=DIM, no_wrap=True, overflow="ellipsis")
+    line = Text(no_wrap=True, overflow="ellipsis").append(f"  {name:<8}", style=DIM)
     body = _coloured(row) if canvas.colour else _marked(row, canvas)
     line.append_text(body)
     line.truncate(canvas.width, overflow="crop" if not canvas.colour else "ellipsis")
@@ -184,14 +185,14 @@ def _coloured(row: PromptRow) -> Text:
         shown = one_line(piece)
         # the space before a word keeps the screen's own background: words stand apart
         bare = shown.lstrip(" ")
-        body.append(" " * (len(shown) - len(bare)), style="not dim")
-        body.append(bare, style=background(z) or "not dim")
+        body.append(" " * (len(shown) - len(bare)))
+        body.append(bare, style=background(z))
     return body
 
 
 def _marked(row: PromptRow, canvas: Canvas) -> Text:
     """The answer with its strongest token between marks."""
-    signs, body = canvas.signs, Text(style="not dim")
+    signs, body = canvas.signs, Text()
     known = [z for z in row.strip.z if not math.isnan(z)]
     best = max(known, default=math.nan)
     for piece, z in zip(row.strip.pieces, row.strip.z, strict=True):

@@ -87,7 +87,7 @@ def _outcome(summary: Summary) -> str:
     counts = summary.counts
     if counts.done == counts.wanted:
         return f"finished: all {counts.wanted} captures are there"
-    said = f"{counts.done} of {counts.wanted} captures are there"
+    said = f"{counts.done} of {counts.wanted} captures"
     failed = f", {counts.failed} failed" if counts.failed else ""
     return f"{'not finished' if counts.missing else 'finished'}: {said}{failed}"
 
@@ -145,7 +145,7 @@ def _found(summary: Summary, canvas: Canvas) -> Iterator[RenderableType]:
         "embed": "what its words alone say",
     }
     comma = f" {canvas.signs.dot} "
-    yield Text("  " + comma.join(f"{name}: {what}" for name, what in columns.items()), style=DIM)
+    yield _indented(comma.join(f"{name}: {what}" for name, what in columns.items()))
     for trait in summary.traits:
         yield Text()
         yield trait_block(trait, canvas)
@@ -167,11 +167,8 @@ def _expectations(summary: Summary, canvas: Canvas) -> Iterator[RenderableType]:
     for verdict in summary.expectations:
         table.add_row(*_verdict(verdict, canvas, note))
     yield table
-    yield Text(f"  {_what_neutral_is()}{f' {note.capitalize()}.' if note else ''}", style=DIM)
-
-
-def _what_neutral_is() -> str:
-    return "neutral: what neutral texts differ by in that reading (one standard deviation)."
+    said = "neutral: what neutral texts differ by in that reading (one standard deviation)."
+    yield _indented(f"{said} {note.capitalize()}." if note else said)
 
 
 def _shared_note(verdicts: tuple[Verdict, ...]) -> str:
@@ -285,6 +282,10 @@ def _relative(path: str) -> str:
 
 def _quoted(path: str) -> str:
     return f"'{path}'" if any(c in path for c in " '\"$&;()") else path
+
+
+def _indented(text: str) -> Padding:
+    return Padding(Text(text, style=DIM), (0, 0, 0, 2))
 
 
 def _heading(title: str, canvas: Canvas, aside: str = "") -> Iterator[RenderableType]:
