@@ -12,7 +12,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from tests.report.planted import TRAITS, Text, planted
+from tests.report.planted import STATS, TRAITS, Text, planted
 from traitscope.report import night, one_line, summarise
 from traitscope.report.hints import hints
 from traitscope.report.summary import Summary
@@ -139,3 +139,11 @@ def test_words_alone_are_named_when_they_tell_as_much(tmp_path: Path) -> None:
         for name, z in (("up", 3.0), ("down", -3.0))
     ]
     assert any("words alone" in line for line in hints(summary_of(tmp_path, texts)))
+
+
+def test_an_interrupted_call_is_said(tmp_path: Path) -> None:
+    page = drawn(summary_of(tmp_path, many(2), events=[("interrupted", STATS)]))
+    assert "last call, interrupted: 1 model load" in page
+    page = drawn(summary_of(tmp_path / "2", many(2), events=[("finished", STATS)] * 2))
+    assert "last call: 1 model load" in page
+    assert "all 2 calls: 2 model loads" in page

@@ -174,7 +174,8 @@ def _answer(name: str, row: PromptRow, canvas: Canvas) -> Text:
     """One answer on one line; tokens coloured by z, or the strongest one marked."""
     line = Text(no_wrap=True, overflow="ellipsis").append(f"  {name:<8}", style=DIM)
     body = _coloured(row) if canvas.colour else _marked(row, canvas)
-    line.append_text(body)
+    body.rstrip()
+    line.append_text(body[len(body.plain) - len(body.plain.lstrip()) :])
     line.truncate(canvas.width, overflow="crop" if not canvas.colour else "ellipsis")
     return line
 

@@ -205,10 +205,12 @@ def _cost(summary: Summary, canvas: Canvas) -> Iterator[RenderableType]:
     if cost.last is None:
         return
     yield from _heading("What it cost", canvas)
+    ended = ", interrupted" if cost.last.interrupted else ""
+    if cost.calls > 1 or ended:
+        yield _call(f"last call{ended}", cost.last, summary, canvas)
     if cost.calls > 1:
-        yield _call("last call", cost.last, summary, canvas)
         yield _call(f"all {cost.calls} calls", cost.total, summary, canvas)
-    else:
+    elif not ended:
         yield _call("", cost.last, summary, canvas)
 
 
