@@ -9,17 +9,19 @@ Ctrl-C commits what is finished.  This module prints nothing: progress goes to a
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from traitscope.errors import RunError
+from traitscope.core import TraitDirections
+from traitscope.errors import InputError, RunError
 from traitscope.models import Model
-from traitscope.runs import Run, RunHeader, RunWriter, default_run_dir
+from traitscope.runs import Run, RunWriter, default_run_dir
 from traitscope.suite import Suite, suite_from_dict
 from traitscope.task import Progress, Task, Tick
-from traitscope.work import Source, Todo, Work, trait_data
+from traitscope.traits.pairs import Trait
+from traitscope.work import Source, Todo, TraitData, Work, trait_data
 
 __all__ = ["Outcome", "Tick", "capture", "capture_suite", "run_suite"]
 
@@ -54,7 +56,7 @@ def run_suite(
     traits = trait_data(suite)
     work = Work.of(suite, source, traits)
     path = _place(suite, work, out, fresh)
-    there = _existing(path, work)
+    there = _existing(path, source, work, traits)
     todo = Todo.of(work, there, retry_failed)
     if there is not None and not todo:
         return _nothing_to_do(there, suite, work)
@@ -81,6 +83,9 @@ def capture(
     fields of `GenerationConfig`.  The run is kept in `out` (default `runs/capture-KEY`), and the
     same call again finds it finished.  Raises what `run_suite` raises.
     """
+    for what, given_texts in (("prompts", prompts), ("traits", traits)):
+        if isinstance(given_texts, str):  # or each of its letters would be one
+            raise InputError(f"{what}: expected a list of texts, got one text. Put it into [ ].")
     named = model if isinstance(model, str) else model.name
     suite = capture_suite(named, {"texts": list(prompts)}, traits, internals, generation)
     given = model if isinstance(model, Model) else None
@@ -127,7 +132,7 @@ def _place(suite: Suite, work: Work, out: Path | None, fresh: bool) -> Path:
     return numbered
 
 
-def _existing(path: Path, work: Work) -> Run | None:
+def _existing(path: Path, source: Source, work: Work, traits: Sequence[TraitData]) -> Run | None:
     """The run that is at `path`; RunError where another suite's is."""
     if not (path / "run.json").is_file():
         return None
@@ -135,26 +140,50 @@ def _existing(path: Path, work: Work) -> Run | None:
     if run.header.key != work.key:
         raise RunError(
             f"Expected {path} to be new or a run of this suite ({work.key}), got a run of "
-            f"'{run.header.name}' ({run.header.key}) with {_differences(run.header, work)}. "
+            f"'{run.header.name}' ({run.header.key}) with "
+            f"{', '.join(_differences(run, source, work, traits)) or 'other directions'}. "
             "Choose another --out, or start a new run with --fresh."
         )
     return run
 
 
-def _differences(header: RunHeader, work: Work) -> str:
-    here = vars(work.config)
-    settings = [
-        f"{name} {there} instead of {here[name]}"
-        for name, there in header.generation.items()
-        if name in here and name != "samples" and there != here[name]
-    ]
-    return ", ".join(settings) or "another model, other traits or other trait data"
+def _differences(
+    run: Run, source: Source, work: Work, traits: Sequence[TraitData]
+) -> Iterator[str]:
+    """What the key stands for and is not the same there as here."""
+    model, here = run.header.model, vars(work.config)
+    if model["fingerprint"] != source.fingerprint:
+        same = model["name"] == source.name
+        yield f"another model {'of the same name' if same else model['name']!r}"
+    if model["dtype"] != source.dtype:
+        yield f"dtype {model['dtype']} instead of {source.dtype}"
+    names = [data.name if isinstance(data, Trait) else data.trait for data in traits]
+    if list(run.traits) != names:
+        yield f"the traits {' + '.join(run.traits)} instead of {' + '.join(names)}"
+    for name, data in zip(names, traits, strict=True):
+        if name in run.traits and not _made_from(data, run.directions[name]):
+            yield f"other data of the trait {name}"
+    for name, there in run.header.generation.items():
+        if name in here and name != "samples" and there != here[name]:
+            yield f"{name} {there} instead of {here[name]}"
+
+
+def _made_from(data: TraitData, directions: TraitDirections) -> bool:
+    if isinstance(data, Trait):
+        return directions.metadata.get("data_hash") == data.data_hash
+    return directions.hash == data.hash
 
 
 def _nothing_to_do(run: Run, suite: Suite, work: Work) -> Outcome:
     """A finished run: nothing is loaded; what entered or left the suite is noted."""
-    header = replace(run.header, captures=work.captures, suite=suite.to_dict())
-    if header.captures != run.header.captures or header.suite != run.header.suite:
+    header = replace(
+        run.header,
+        name=suite.name,
+        suite=suite.to_dict(),
+        generation=vars(work.config),
+        captures=work.captures,
+    )
+    if header != run.header:
         with RunWriter.resume(run.path, header):
             pass
     stats = {"model_loads": 0, "batches": 0, "steps": 0, "tokens": 0, "new_tokens": 0, "made": 0}

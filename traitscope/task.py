@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -79,6 +79,15 @@ class Task:
 
     def run(self) -> dict[str, Any]:
         """Do it all; returns the stats.  Nothing is written before model and directions stand."""
+        try:
+            return self._run()
+        except torch.OutOfMemoryError as error:
+            raise MachineError(
+                f"Out of memory on '{self.suite.device}' with '{self.source.name}'; what is done "
+                f"is in {self.path}. Use a narrower dtype, shorter texts or another device."
+            ) from error
+
+    def _run(self) -> dict[str, Any]:
         model = self._load()
         proofs = self._prove(model)
         directions = self._directions(model)
@@ -90,8 +99,9 @@ class Task:
                 self._internals(writer, model, direction_SDK)
             except KeyboardInterrupt:
                 writer.event("interrupted", **self._stats())
+                done = writer.done_captures().intersection(self.work.captures)
                 raise Interrupted(
-                    f"Interrupted. {len(writer.done_captures())} of {len(self.work.captures)} "
+                    f"Interrupted. {len(done)} of {len(self.work.captures)} "
                     f"captures are kept in {self.path}; the same command goes on."
                 ) from None
             stats = self._stats()
@@ -195,11 +205,15 @@ class Task:
     # --- texts -----------------------------------------------------------------------------------
 
     def _texts(self, writer: RunWriter, model: Model, direction_SDK: Float32) -> None:
-        known = writer.done_generations()
-        self._commit(writer, [], [c for c in self._trajectories() if c.generation in known])
-        too_long = [g for g in self.todo.texts if self._room(model, g) < 1]
-        self._commit(writer, [self._refused(model, g) for g in too_long], self._of(too_long))
-        wanted = {g: self._request(model, g) for g in self.todo.texts if g not in set(too_long)}
+        # asked again: another process may have written to the folder since it was read
+        done = writer.done_generations()
+        todo = [g for g in self.todo.texts if g not in done]
+        known = (done | writer.failed_generations()).difference(todo)
+        self._commit(writer, [], self._of(writer, known))
+        too_long = [g for g in todo if self._room(model, g) < 1]
+        refused = [self._refused(model, g) for g in too_long]
+        self._commit(writer, refused, self._of(writer, too_long))
+        wanted = {g: self._request(model, g) for g in todo if self._room(model, g) >= 1}
         rows = writer.header.rows
         while wanted:
             try:
@@ -238,7 +252,7 @@ class Task:
             self._commit(
                 writer,
                 [self._record(model, trace) for trace in fresh],
-                self._of([trace.generation for trace in fresh]),
+                self._of(writer, [trace.generation for trace in fresh]),
             )
             for trace in pending:
                 wanted.pop(trace.generation, None)
@@ -248,22 +262,24 @@ class Task:
         batching = Batching(rows, min(writer.header.join, rows))
         requests = list(wanted.values())
         try:
-            for trace in generate(
-                model, requests, direction_SDK, self.work.config, batching, self.clock, tick
-            ):
-                pending.append(trace)
-                if len(pending) >= enough:
-                    flush()
+            # closed at once where a commit fails: the model is the caller's, and has taps on it
+            with closing(
+                generate(
+                    model, requests, direction_SDK, self.work.config, batching, self.clock, tick
+                )
+            ) as traces:
+                for trace in traces:
+                    pending.append(trace)
+                    if len(pending) >= enough:
+                        flush()
         finally:
             flush()
 
-    def _trajectories(self) -> list[Capture]:
-        return [c for c in self.todo.captures if c.kind == "trajectory"]
-
-    def _of(self, generations: Sequence[Generation]) -> list[Capture]:
-        """The captures that come with texts: trajectories, and everything of a failed text."""
-        chosen = set(generations)
-        return [c for c in self._trajectories() if c.generation in chosen]
+    def _of(self, writer: RunWriter, generations: Iterable[Generation]) -> list[Capture]:
+        """The captures that come with texts: trajectories."""
+        chosen, done = set(generations), writer.done_captures()
+        mine = [c for c in self.todo.captures if c.generation in chosen and c not in done]
+        return [c for c in mine if c.kind == "trajectory"]
 
     def _room(self, model: Model, generation: Generation) -> int:
         """How many tokens may follow this prompt."""
@@ -309,6 +325,7 @@ class Task:
         wanted = [c for c in self.todo.captures if c.kind == "internals"]
         run = Run.open(self.path)
         done = writer.done_captures()
+        there = {(c.generation, b) for c in wanted for b in run.internal_blocks(c.generation)}
         for number, capture in enumerate(wanted):
             self.progress(Tick("internals", number, len(wanted), "captures"))
             if capture.generation in writer.failed_generations():
@@ -316,14 +333,15 @@ class Task:
                 continue
             ids = run.text(capture.generation).tokens.token_id.tolist()
             blocks = self.work.blocks_of(capture.generation, len(model.anatomy.blocks))
-            missing = set(blocks) - set(run.internal_blocks(capture.generation))
+            missing = [block for block in blocks if (capture.generation, block) not in there]
             with self._timed("internals"):
                 opened = [
                     capture_internals(
                         model, capture.generation, ids, block, direction_SDK, self.suite.trait_names
                     )
-                    for block in sorted(missing)
+                    for block in missing
                 ]
+            there.update((capture.generation, block) for block in missing)
             with self._timed("write"):
                 writer.commit([], [] if capture in done else [capture], opened)
             self.made += 1

@@ -113,9 +113,12 @@ def _key(source: Source, traits: Sequence[TraitData], config: GenerationConfig) 
 
 
 def trait_data(suite: Suite) -> list[TraitData]:
-    """Each trait's data, or its directions where the suite names a directions file."""
+    """Each trait's data, or its directions where the suite names a directions file.
+
+    The file's name is the trait's: two kinds of directions for one trait may stand side by side.
+    """
     return [
-        load_directions(source.path)
+        replace(load_directions(source.path), trait=source.name)
         if source.path.suffix == ".safetensors"
         else load_trait(source.path)
         for source in suite.trait_sources
