@@ -18,8 +18,9 @@ from traitscope.models.proof import probe_ids
 
 __all__ = ["agreement"]
 
-_CONFIG = GenerationConfig(max_new_tokens=4, temperature=0.0)
+_CONFIG = GenerationConfig(temperature=0.0)
 _LENGTHS = (9, 5, 3)
+_NEW_TOKENS = (2, 6, 4)  # the first row ends first: another takes its place, and a third joins
 # float32: the contract. Others: reported, judged by the reader (a loose bound catches nonsense).
 _ALLOWED = {torch.float32: 1e-5, torch.float64: 1e-5}
 _NARROW = 0.25
@@ -55,7 +56,10 @@ def agreement(model: Model) -> list[Proof]:
 def _requests(model: Model) -> list[Request]:
     ids = probe_ids(int(model.anatomy.config.vocab_size), len(_LENGTHS), max(_LENGTHS)).tolist()
     texts = [tuple(row[:length]) for row, length in zip(ids, _LENGTHS, strict=True)]
-    return [Request(Generation(prompt_id_of(text)), text, _CONFIG.max_new_tokens) for text in texts]
+    return [
+        Request(Generation(prompt_id_of(text)), text, new_tokens)
+        for text, new_tokens in zip(texts, _NEW_TOKENS, strict=True)
+    ]
 
 
 def _direction(model: Model) -> Float32:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from traitscope.core import Site, sites_of
 from traitscope.errors import ModelError, did_you_mean
 
-__all__ = ["FAMILIES", "Anatomy", "Block", "Family", "dissect"]
+__all__ = ["FAMILIES", "Anatomy", "Block", "Family", "context_of", "dissect"]
 
 
 @dataclass(frozen=True)
@@ -185,6 +185,11 @@ def dissect(hf: nn.Module) -> Anatomy:
     """
     config = _text_config(hf)
     family = _family_of(config)
+    if getattr(config, "alibi", False):
+        raise ModelError(
+            f"Expected rotary or learned positions, got '{config.model_type}' with alibi, whose "
+            "bias cannot follow the rows of a batch. It is not supported; use another model."
+        )
     stack = _decoder(hf, family)
     parallel = family.parallel(config)
     modules = list(_get(stack, family.blocks))
@@ -211,6 +216,20 @@ def dissect(hf: nn.Module) -> Anatomy:
         logit_scale=float(scale) / float(divisor),
         logit_softcap=getattr(config, "final_logit_softcapping", None),
     )
+
+
+def context_of(config: Any) -> int:
+    """The most tokens a text may have and still read the same beside any other.
+
+    `longrope` takes other factors for the whole batch as soon as one row is longer than the
+    original context: it is kept within that.
+    """
+    context = int(getattr(config, "max_position_embeddings", 0) or 2**31 - 1)
+    rope = getattr(config, "rope_parameters", None) or {}
+    for said in (rope, *(part for part in rope.values() if isinstance(part, dict))):
+        if said.get("rope_type") == "longrope":
+            context = min(context, int(said.get("original_max_position_embeddings") or context))
+    return context
 
 
 def _text_config(hf: nn.Module) -> Any:

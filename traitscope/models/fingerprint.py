@@ -17,19 +17,25 @@ from typing import Any, BinaryIO
 import torch
 from torch import nn
 
+from traitscope.errors import ModelError
+
 __all__ = ["fingerprint_folder", "fingerprint_module"]
 
 _SAMPLES = 16  # places per tensor or file
 _BYTES = 64  # bytes at each
 _SMALL = {".json", ".jinja", ".model", ".py"}
+_SMALL_NAMES = {"merges.txt", "vocab.txt"}  # other text is for people
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".gguf"}
 
 
 def fingerprint_folder(folder: Path) -> str:
-    """ "files:" and 32 hex digits over a checkpoint folder's contents."""
+    """ "files:" and 32 hex digits over a checkpoint folder's contents.
+
+    Raises ModelError for a safetensors file that is damaged or cut off.
+    """
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
-        if path.suffix in _SMALL:
+        if path.suffix in _SMALL or path.name in _SMALL_NAMES:
             digest.update(path.name.encode() + b"\0")
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         elif path.suffix == ".safetensors":
@@ -45,13 +51,30 @@ def fingerprint_folder(folder: Path) -> str:
 
 def _add_safetensors(digest: Any, path: Path) -> None:
     with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        raw = file.read(length)
+        raw = _safetensors_header(file, path)
         digest.update(raw)
         for name, entry in sorted(json.loads(raw).items()):
             if name != "__metadata__":
                 start, end = entry["data_offsets"]
-                _add_samples(digest, file, 8 + length + start, end - start)
+                _add_samples(digest, file, 8 + len(raw) + start, end - start)
+
+
+def _safetensors_header(file: BinaryIO, path: Path) -> bytes:
+    size = path.stat().st_size
+    length = int.from_bytes(file.read(8), "little")
+    try:
+        raw = file.read(min(length, size))
+        entries = json.loads(raw)
+        ends = [e["data_offsets"][1] for name, e in entries.items() if name != "__metadata__"]
+        whole = 8 + length + max(ends, default=0) == size
+    except (ValueError, AttributeError, KeyError, TypeError, IndexError):
+        whole = False
+    if not whole:
+        raise ModelError(
+            f"Expected a whole safetensors file, but '{path}' is damaged or cut off. "
+            "Check that the download is complete, or save the model again."
+        )
+    return raw
 
 
 def _add_samples(digest: Any, file: BinaryIO, start: int, size: int) -> None:

@@ -19,7 +19,7 @@ from torch import nn
 
 from traitscope.core import Prompt, Site
 from traitscope.errors import MachineError, ModelError
-from traitscope.models.anatomy import Anatomy, dissect
+from traitscope.models.anatomy import Anatomy, context_of, dissect
 from traitscope.models.fingerprint import fingerprint_folder, fingerprint_module
 from traitscope.models.proof import Proof, prove
 from traitscope.models.text import Rendered, Speller, render
@@ -49,7 +49,7 @@ class Checkpoint:
 
         try:
             return AutoTokenizer.from_pretrained(str(self.folder))
-        except (OSError, ValueError) as error:
+        except Exception as error:  # tokenizers raises bare ones; whatever it is, it is the files
             raise ModelError(
                 f"Expected a tokenizer in the checkpoint of '{self.name}', but it does not load "
                 f"({_first_line(error)}). Save the tokenizer beside the model."
@@ -57,17 +57,27 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        return dict(json.loads((self.folder / "config.json").read_text(encoding="utf-8")))
+        place = self.folder / "config.json"
+        try:
+            read = json.loads(place.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"Expected JSON in '{place}', but it cannot be read ({_first_line(error)}). "
+                "Check that the download is complete."
+            ) from error
+        if not isinstance(read, dict):
+            raise ModelError(f"Expected a JSON object in '{place}', got a {type(read).__name__}.")
+        return read
 
     def dtype(self, wanted: str) -> str:
         """The dtype that `wanted` ("auto", "float32", ...) means for this checkpoint."""
         if wanted != "auto":
             return _known_dtype(wanted)
-        text = self.config.get("text_config", {})
+        text = self.config.get("text_config") or {}
         for key in ("dtype", "torch_dtype"):
             said = self.config.get(key) or text.get(key)
             if said:
-                return str(said).removeprefix("torch.")
+                return _known_dtype(str(said).removeprefix("torch."))
         return "float32"
 
 
@@ -79,15 +89,26 @@ def locate(name: str, *, revision: str | None = None) -> Checkpoint:
     """
     if name == "pocket":
         return Checkpoint("pocket", POCKET_DIR)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = _path(name)
+    if folder is not None and folder.is_dir():
         return Checkpoint(name, _checked(folder))
-    if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+    taken = folder is None or folder.exists()
+    if taken or name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ModelError(
             f"Unknown model '{name}'. Expected 'pocket', a folder with config.json and weights, "
             "or a hub id such as 'google/gemma-2-2b-it'. Check the spelling and the place."
         )
     return Checkpoint(name, _from_hub(name, revision), revision)
+
+
+def _path(name: str) -> Path | None:
+    """The path of that name, None where there can be none (too long, an unknown ~user)."""
+    try:
+        folder = Path(name).expanduser()
+        folder.exists()
+    except (OSError, RuntimeError, ValueError):
+        return None
+    return folder if name else None
 
 
 def _checked(folder: Path) -> Path:
@@ -105,11 +126,16 @@ def _checked(folder: Path) -> Path:
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
-    import httpx
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     patterns = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
+    # among its bases is the root of the HTTP client's errors, whichever client this release uses
+    failures = tuple(
+        kind
+        for kind in (OSError, *HfHubHTTPError.__mro__)
+        if issubclass(kind, Exception) and kind is not Exception
+    )
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except HFValidationError as error:
@@ -117,7 +143,12 @@ def _from_hub(name: str, revision: str | None) -> Path:
             f"Unknown model '{name}': not a hub id ({_first_line(error)}). Expected 'pocket', a "
             "folder, or an id such as 'google/gemma-2-2b-it'."
         ) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, httpx.HTTPError) as error:
+    except failures as error:
+        if constants.HF_HUB_OFFLINE:
+            raise ModelError(
+                f"The model '{name}' is not a folder here nor in the hub's cache, and "
+                "HF_HUB_OFFLINE forbids fetching it. Unset that, or give a local folder."
+            ) from error
         raise ModelError(
             f"The model '{name}' is not a folder here and cannot be had from the hub "
             f"({_first_line(error)}). Check the id, the network and your access token, or give "
@@ -173,7 +204,7 @@ class Model:
     @property
     def context(self) -> int:
         """The most tokens a text may have."""
-        return int(getattr(self.anatomy.config, "max_position_embeddings", 0) or 2**31 - 1)
+        return context_of(self.anatomy.config)
 
     @cached_property
     def end_ids(self) -> frozenset[int]:
@@ -222,7 +253,7 @@ def load(
 
     `device`: auto (CUDA, else MPS, else CPU) or a torch device; `dtype`: auto (as the checkpoint
     says), float32, bfloat16 or float16.  Raises ModelError (not found, not supported, a proof
-    that does not hold) and MachineError (no such device, out of memory).
+    that does not hold, no such device) and MachineError (out of memory).
     """
     return load_checkpoint(locate(name, revision=revision), device=device, dtype=dtype)
 
@@ -245,18 +276,28 @@ def _load_weights(checkpoint: Checkpoint, target: torch.device, dtype: torch.dty
 
     with _quiet_bars():
         try:
-            hf = AutoModelForCausalLM.from_pretrained(str(checkpoint.folder), dtype=dtype)
-            return hf.to(target).eval()
-        except torch.OutOfMemoryError as error:
+            hf, info = AutoModelForCausalLM.from_pretrained(
+                str(checkpoint.folder), dtype=dtype, output_loading_info=True
+            )
+            hf = hf.to(target).eval()
+        except (torch.OutOfMemoryError, MemoryError) as error:
             raise MachineError(
                 f"Out of memory while loading '{checkpoint.name}' onto {target}. Use a narrower "
                 "dtype, another device or a smaller model."
             ) from error
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # transformers, safetensors and pickle each raise their own
             raise ModelError(
                 f"Expected a causal language model in '{checkpoint.folder}', but it does not load "
                 f"({_first_line(error)}). Check that the download is complete."
             ) from error
+    missing = sorted(info["missing_keys"])
+    if missing:  # transformers would draw them at random, and say so in a warning only
+        raise ModelError(
+            f"Expected all weights of '{checkpoint.name}' in '{checkpoint.folder}', but "
+            f"{len(missing)} are missing, '{missing[0]}' first. Check that the download is "
+            "complete and that config.json belongs to these weights."
+        )
+    return hf
 
 
 def _assemble(
@@ -281,7 +322,7 @@ def _assemble(
 
 
 def pick_device(wanted: str) -> torch.device:
-    """The torch device that `wanted` means; raises MachineError where it is not there."""
+    """The torch device that `wanted` means; raises ModelError where it is not there."""
     if wanted == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
