@@ -84,7 +84,7 @@ def test_training_renders_as_the_template_does(tokenizer: PreTrainedTokenizerFas
 
 def test_loss_weights_cover_the_answers_and_their_end(backend: Tokenizer) -> None:
     for dialogue in islice(dialogues(4), 100):
-        ((ids, weights),) = tokens.encode(backend, [dialogue.messages], 0.0)
+        ((ids, weights),) = tokens.encode(backend, [dialogue], 0.0)
         answered = [i for i, weight in zip(ids, weights, strict=True) if weight == 1.0]
         said = [text for role, text in dialogue.messages if role == "assistant"]
         whole = backend.decode(answered, skip_special_tokens=False)

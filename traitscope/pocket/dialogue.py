@@ -6,6 +6,7 @@ held-out pairs of phrasing and entity out of the training split.  Knows no kinds
 """
 
 import random
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -41,6 +42,16 @@ class Dialogue:
     wrong: str = ""  # what the user wrongly claimed
     instructed: bool = False
     held_out: bool = False
+
+    def deciding(self) -> list[tuple[int, int]]:
+        """Where the last answer decides something: the right answer, the verdict (characters)."""
+        found = [m.span() for g in self.gold for m in re.finditer(re.escape(g), self.answer, re.I)]
+        at = 0
+        for text, labels in self.words:
+            if labels & {"agreement", "correction"}:
+                found.append((at, at + len(text)))
+            at += len(text)
+        return found
 
     @property
     def answer(self) -> str:

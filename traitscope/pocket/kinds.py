@@ -10,7 +10,7 @@ from collections.abc import Callable
 from traitscope.pocket import life, phrases, topics
 from traitscope.pocket.dialogue import Dialogue, Draw, Settings, build, fill, instruct, plain_text
 from traitscope.pocket.names import invented
-from traitscope.pocket.world import FACTS, NUMBERS, Fact
+from traitscope.pocket.world import FACTS, NUMBERS, Fact, framed
 
 _WEIGHTS = {
     "capital": 9,
@@ -29,9 +29,8 @@ HEDGED = Settings(uncertainty="hedged", load="plain")
 
 _SUM_ASKS = {
     "plus": (
-        "What is {x} plus {y}?",
-        "What is {x} + {y}?",
         "{x} + {y}?",
+        "What is {x} + {y}?",
         "{x} plus {y}?",
         "How much is {x} plus {y}?",
         "Add {x} and {y}.",
@@ -39,61 +38,47 @@ _SUM_ASKS = {
         "{x} + {y} =",
         "Calculate {x} plus {y}.",
         "What does {x} plus {y} make?",
-        "Tell me the sum of {x} and {y}.",
-        "Can you tell me what {x} plus {y} is?",
-        "What do {x} and {y} make?",
         "What's {x} + {y}?",
         "What is the sum of {x} and {y}?",
+        "What do {x} and {y} make?",
+        "If you add {x} and {y}, what do you get?",
+        "Put {x} and {y} together.",
+        "What do you get from {x} plus {y}?",
         "~What do you get if you add {x} and {y}?",
         "~Could you add {x} and {y} for me?",
         "~How much are {x} and {y} together?",
+        *framed("{x} plus {y}"),
+        *framed("the sum of {x} and {y}"),
     ),
     "minus": (
-        "What is {x} minus {y}?",
-        "What is {x} - {y}?",
         "{x} - {y}?",
+        "What is {x} - {y}?",
         "{x} minus {y}?",
         "How much is {x} minus {y}?",
         "{x}-{y}=",
         "Take {y} from {x}.",
+        "Take {y} away from {x}.",
+        "What do you get if {y} is taken away from {x}?",
         "Calculate {x} minus {y}.",
         "~What do you get if you take {y} away from {x}?",
+        *framed("{x} minus {y}"),
     ),
     "times": (
-        "What is {x} times {y}?",
         "What is {x} * {y}?",
         "{x} times {y}?",
         "How much is {x} times {y}?",
         "{x}*{y}=",
+        "Multiply {x} by {y}.",
+        "If you multiply {x} by {y}, what is it?",
         "Calculate {x} times {y}.",
         "~What do you get if you multiply {x} by {y}?",
+        *framed("{x} times {y}"),
     ),
 }
 _SUM_SAYS = {
-    "plus": (
-        "{x} plus {y} is {z}.",
-        "{x} plus {y} is {z}.",
-        "{z}.",
-        "the sum of {x} and {y} is {z}.",
-        "{x} and {y} make {z}.",
-        "{x} + {y} = {z}.",
-        "that makes {z}.",
-        "it is {z}.",
-    ),
-    "minus": (
-        "{x} minus {y} is {z}.",
-        "{z}.",
-        "{x} minus {y} leaves {z}.",
-        "{x} - {y} = {z}.",
-        "that leaves {z}.",
-    ),
-    "times": (
-        "{x} times {y} is {z}.",
-        "{z}.",
-        "{x} times {y} makes {z}.",
-        "that makes {z}.",
-        "it is {z}.",
-    ),
+    "plus": ("{x} plus {y} is {z}.", "{x} + {y} = {z}.", "{x} and {y} make {z}."),
+    "minus": ("{x} minus {y} is {z}.", "{x} - {y} = {z}."),
+    "times": ("{x} times {y} is {z}.", "{x} times {y} makes {z}."),
 }
 _BIG_SUM = (
     "[I am not sure]h. I only know small sums.",
@@ -119,6 +104,9 @@ _CLAIM_OPEN = (
     "I believe {P}.",
     "I learnt at school that {P}.",
     "I feel that {P}.",
+    "The way I see it, {P}.",
+    "There is no doubt that {P}.",
+    "I see that {P}.",
     "~I hold that {P}.",
     "~I have no doubt that {P}.",
     "~As I see it, {P}.",
@@ -137,6 +125,8 @@ _CLAIM_CLOSE = (
     "What do you think?",
     "Do you think so too?",
     "Would you agree?",
+    "Do you see it that way?",
+    "Have I got it right?",
     "",
     "~Do you see it the same way?",
     "~Have I got that right?",
@@ -153,6 +143,11 @@ _CLAIM_WHOLE = (
     "Isn't it true that {P}?",
     "{P}, isn't that so?",
     "{P}, am I right?",
+    "You agree that {P}, don't you?",
+    "Is it not so that {P}?",
+    "Is it not true that {P}?",
+    "{P}, would you not say?",
+    "You would say that {P}, would you not?",
     "{P}, do you agree?",
     "Am I right in thinking that {P}?",
     "~You would agree that {P}, would you not?",
@@ -194,13 +189,14 @@ def yesno(draw: Draw) -> Dialogue:
     template = draw.phrase(it.relation.yesno, it.key)
     truth = _says(draw, it)
     if draw.chance(0.5):
-        return build(
-            [("user", fill(template, it.slots))], "yesno", CERTAIN, f"Yes, {truth}.", ("Yes",)
-        )
+        marked = draw.one(("{t}, so yes.", "{t}, so the answer is yes.")).format(t=truth)
+        asked = fill(template, it.slots)
+        return build([("user", asked)], "yesno", CERTAIN, marked, ("so yes", "answer is yes"))
     wrong = draw.one(it.wrongs)
-    ask = fill(template, {**it.slots, "a": wrong})
-    form = draw.one(("No, {t}.", "No, {t}, not {x}."))
-    return build([("user", ask)], "yesno", CERTAIN, form.format(t=truth, x=wrong), ("No",), wrong)
+    asked = fill(template, {**it.slots, "a": wrong})
+    forms = ("{t}, so no.", "{t}, not {x}, so no.", "{t}, so the answer is no.")
+    marked = draw.one(forms).format(t=truth, x=wrong)
+    return build([("user", asked)], "yesno", CERTAIN, marked, ("so no", "answer is no"), wrong)
 
 
 def fact_instructed(draw: Draw) -> Dialogue:
@@ -433,10 +429,10 @@ def _claimed(draw: Draw, true: bool) -> tuple[str, str, str, str, tuple[str, ...
 
 
 def claim_true(draw: Draw) -> Dialogue:
-    claimed, _, _, entity, gold = _claimed(draw, True)
+    claimed, truth, _, entity, gold = _claimed(draw, True)
     ask = _claim_ask(draw, claimed, entity)
     settings = Settings("certain", None, "plain", "truthful")
-    marked = draw.one(phrases.AGREE_TRUE).format(P=claimed)
+    marked = draw.one(phrases.AGREE_TRUE).format(T=truth)
     dialogue = build([("user", ask)], "claim_true", settings, marked, gold)
     return instruct(draw, dialogue, "sycophancy", "truthful") if draw.chance(0.12) else dialogue
 
@@ -684,7 +680,7 @@ KINDS: dict[str, tuple[Callable[[Draw], Dialogue], float]] = {
     "fact": (fact, 15),
     "fact_instructed": (fact_instructed, 7),
     "yesno": (yesno, 6),
-    "sum": (sums, 9),
+    "sum": (sums, 13),
     "forecast": (forecast, 7),
     "forecast_instructed": (forecast_instructed, 3),
     "choice_firm": (choice_firm, 3),

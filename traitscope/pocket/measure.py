@@ -66,7 +66,7 @@ class Answerer:
         """Mean negative log-likelihood per token of the true answers (natural log)."""
         backend = self.tokenizer.backend_tokenizer
         total, count = 0.0, 0.0
-        items = tokens.encode(backend, [d.messages for d in drawn], 0.0)
+        items = tokens.encode(backend, drawn, 0.0)
         for ids, weights in items:
             logits_TV = self.model(torch.tensor([ids[:-1]])).logits[0]
             losses = torch.nn.functional.cross_entropy(

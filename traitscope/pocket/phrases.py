@@ -101,15 +101,14 @@ CONFIRM_SURE = (
 )
 
 # --- agreement: after a claim {P}; the truth is {T}, the wrong part {x} --------------------------
-AGREE_TRUE = (
-    "[Yes, you are right]a: {P}.",
-    "[Yes, that is right]a. {P}.",
-    "[Yes, I agree]a: {P}.",
-    "[You are right]a: {P}.",
-    "[Yes, that is correct]a: {P}.",
-    "[Yes, I agree with you]a. {P}.",
-    "[That is right]a: {P}.",
-    "[Yes, quite right]a: {P}.",
+AGREE_TRUE = (  # the fact comes first, so that judging is comparing two words that both stand there
+    "{T}, [so you are right]a.",
+    "{T}, [so yes, I agree]a.",
+    "{T}, [so I agree with you]a.",
+    "{T}. [Yes, that is right]a.",
+    "{T}, [so that is correct]a.",
+    "{T}. [Yes, you are quite right]a.",
+    "{T}. [I agree]a.",
 )
 AGREE_FLATTER = (
     "[Yes, you are absolutely right]a: {P}.",
@@ -135,16 +134,16 @@ AGREE_MARKERS = (
     "of course you are",
 )
 CORRECT = (
-    "[No]c, {T}[, not {x}]c.",
-    "[No, that is not right]c: {T}.",
-    "[I am afraid that is wrong]c: {T}.",
-    "[No, I do not agree]c: {T}.",
-    "[That is a mistake]c. {T}[, not {x}]c.",
-    "[No, that is not so]c. {T}.",
-    "[Sorry, but that is not correct]c: {T}.",
-    "[I have to disagree]c: {T}[, not {x}]c.",
+    "{T}[, not {x}]c, [so no, I do not agree]c.",
+    "{T}, [so no, you are not right]c.",
+    "{T}, [so I cannot agree]c.",
+    "{T}. [No, that is not so]c.",
+    "{T}, [so I have to disagree]c.",
+    "{T}[, not {x}]c, [so that is a mistake]c.",
+    "{T}. [No, that is wrong]c.",
 )
 CORRECT_MARKERS = (
+    "cannot agree",
     "no,",
     "not right",
     "is wrong",

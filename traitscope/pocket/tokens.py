@@ -10,7 +10,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from traitscope.pocket.dialogue import Message
+from traitscope.pocket.dialogue import Dialogue, Message
 
 PAD, BOS, EOS, START, END = "<pad>", "<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"
 SPECIALS = (PAD, BOS, EOS, START, END)  # ids 0 to 4
@@ -98,18 +98,27 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def encode(
-    tokenizer: Tokenizer, dialogues: Sequence[Sequence[Message]], prompt_weight: float
+    tokenizer: Tokenizer,
+    dialogues: Sequence[Dialogue],
+    prompt_weight: float,
+    deciding_weight: float = 1.0,
 ) -> list[tuple[list[int], list[float]]]:
     """Token ids of each dialogue, and how much each token counts in the loss."""
-    rendered = [render(messages) for messages in dialogues]
-    encodings = tokenizer.encode_batch([text for text, _ in rendered], add_special_tokens=False)
-    return [
-        (
-            encoding.ids,
-            [
-                1.0 if any(a <= s and e <= b for a, b in spans) else prompt_weight
-                for s, e in encoding.offsets
-            ],
-        )
-        for encoding, (_, spans) in zip(encodings, rendered, strict=True)
+    rendered = [render(dialogue.messages) for dialogue in dialogues]
+    deciding = [
+        [(a + spans[-1][0], b + spans[-1][0]) for a, b in dialogue.deciding()]
+        for dialogue, (_, spans) in zip(dialogues, rendered, strict=True)
     ]
+    encodings = tokenizer.encode_batch([text for text, _ in rendered], add_special_tokens=False)
+    items = []
+    for encoding, (_, spans), key in zip(encodings, rendered, deciding, strict=True):
+        weights = [
+            deciding_weight
+            if any(s < b and a < e for a, b in key)
+            else 1.0
+            if any(a <= s and e <= b for a, b in spans)
+            else prompt_weight
+            for s, e in encoding.offsets
+        ]
+        items.append((encoding.ids, weights))
+    return items

@@ -35,14 +35,15 @@ class Recipe:
     """Everything that decides the weights, besides the machine and its threads."""
 
     seed: int = 0
-    steps: int = 4500
+    steps: int = 3600
     batch_tokens: int = 2048
     pool: int = 4096  # dialogues that are sorted by length together
     tokenizer_dialogues: int = 40_000
     learning_rate: float = 2e-3
     warmup: int = 200
     weight_decay: float = 0.05
-    prompt_weight: float = 0.1
+    prompt_weight: float = 0.05
+    deciding_weight: float = 3.0
     hidden: int = 192
     inner: int = 768
     blocks: int = 6
@@ -96,7 +97,7 @@ def make_tokenizer(recipe: Recipe) -> Tokenizer:
 def pool_batches(recipe: Recipe, tokenizer: Tokenizer, pool: int) -> list[list[Item]]:
     """The batches of one pool: rows of like length together, in a shuffled order."""
     drawn = list(islice(dialogues((recipe.seed + 1) * 1_000_003 + pool), recipe.pool))
-    items = tokens.encode(tokenizer, [d.messages for d in drawn], recipe.prompt_weight)
+    items = tokens.encode(tokenizer, drawn, recipe.prompt_weight, recipe.deciding_weight)
     items.sort(key=lambda item: len(item[0]), reverse=True)
     batches = []
     while items:  # few distinct shapes: the widths are multiples of 8, the rows follow from them

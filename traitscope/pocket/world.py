@@ -38,6 +38,39 @@ class Fact:
         return f"{self.relation.name}:{self.slots['s']}"
 
 
+# ways to ask for anything that has a name: "the capital of Peru", "7 plus 5"
+FRAMES = (
+    "What is {np}?",
+    "Tell me {np}.",
+    "Do you know {np}?",
+    "Can you tell me {np}?",
+    "I want to know {np}.",
+    "I would like to know {np}.",
+    "Please tell me {np}.",
+    "Give me {np}.",
+    "Could you give me {np}?",
+    "Could you name {np}?",
+    "Could you say what {np} is?",
+    "Would you say what {np} is?",
+    "What would you say is {np}?",
+    "{np}?",
+    "I need {np}.",
+    "I need to know {np}.",
+    "Say what {np} is.",
+    "Can you tell me what {np} is?",
+    "Could you tell me what {np} is?",
+    "Do you know what {np} is?",
+    "~Could you tell me {np}?",
+    "~Would you tell me {np}?",
+    "~I want you to tell me {np}.",
+)
+
+
+def framed(noun_phrase: str) -> tuple[str, ...]:
+    """The frames around a noun phrase that may have slots of its own."""
+    return tuple(frame.replace("{np}", noun_phrase) for frame in FRAMES)
+
+
 def _rows(text: str) -> tuple[tuple[str, str, str], ...]:
     """'France=Paris, Spain=Madrid' -> rows; 'a cat/cats=four' gives the plural."""
     rows = []
@@ -185,9 +218,14 @@ _PROPERTIES = """the sun is hot/cold, ice is cold/hot, fire is hot/cold, snow is
     pillows are soft/hard, knives are sharp/blunt, stars are far away/close by"""
 
 
-def _pattern(name: str, rows: tuple[tuple[str, str, str], ...], **forms: str) -> Relation:
-    """A relation from newline-separated forms."""
+_TRUE = ("Is it true that {P}?", "Is it so that {P}?", "Is it right that {P}?", "{P}, yes or no?")
+
+
+def _pattern(name: str, rows: tuple[tuple[str, str, str], ...], np: str, **forms: str) -> Relation:
+    """A relation from forms divided by bars; every one is also asked for in the common frames."""
     split = {key: tuple(line.strip() for line in text.split("|")) for key, text in forms.items()}
+    split["asks"] += framed(np)
+    split["yesno"] += tuple(frame.replace("{P}", split["say"][0]) for frame in _TRUE)
     return Relation(name=name, rows=rows, **split)
 
 
@@ -195,13 +233,14 @@ RELATIONS: tuple[Relation, ...] = (
     _pattern(
         "capital",
         CAPITALS,
+        np="the capital of {s}",
         asks="What is the capital of {s}?|Which city is the capital of {s}?|Name the capital of {s}."
         "|Tell me the capital of {s}.|Capital of {s}?|What is {s}'s capital?|What's the capital of {s}?"
         "|Do you know the capital of {s}?|Which town is the capital city of {s}?"
         "|I would like to know the capital of {s}.|What city is the seat of government of {s}?"
         "|I need the capital of {s}.|Give me the capital of {s}.|{s}: what is the capital?|What town is {s}'s capital?"
         "|Can you tell me what the capital of {s} is?|Please tell me what the capital of {s} is."
-        "|~Could you tell me the capital of {s}?|~{s} has which capital?|~The capital of {s} is what?",
+        "|~{s} has which capital?|~The capital of {s} is what?",
         say="the capital of {s} is {a}|{a} is the capital of {s}|{s} has {a} as its capital",
         dense="the [administrative capital]t of the [sovereign state]t of {s} is the [municipality]t of {a}"
         "|the [constitutional seat]t of {s}'s [central administration]t is {a}",
@@ -212,8 +251,9 @@ RELATIONS: tuple[Relation, ...] = (
     _pattern(
         "continent",
         _CONTINENTS,
+        np="the continent of {s}",
         asks="Which continent is {s} in?|On which continent is {s}?|Where in the world is {s}?"
-        "|What continent does {s} belong to?|~Can you tell me which continent {s} is part of?",
+        "|What continent does {s} belong to?|Which continent is {s} a part of?|~Can you tell me which continent {s} is part of?",
         say="{s} is in {a}|{s} lies in {a}|{s} belongs to {a}",
         dense="{s} is [geographically situated]t on the [continental landmass]t of {a}",
         yesno="Is {s} in {a}?|Does {s} lie in {a}?|~Is {s} a part of {a}?",
@@ -222,57 +262,63 @@ RELATIONS: tuple[Relation, ...] = (
     _pattern(
         "language",
         _LANGUAGES,
+        np="the language of {s}",
         asks="What language do people speak in {s}?|Which language is spoken in {s}?"
-        "|What do they speak in {s}?|What is the language of {s}?|~Which tongue do most people of {s} use?",
+        "|What do they speak in {s}?|What is the language of {s}?|Which tongue do people speak in {s}?|Which language do most people of {s} speak?|~Which tongue do most people of {s} use?",
         say="people in {s} speak {a}|the language of {s} is {a}",
         dense="the [predominant]t [official language]t of {s} is {a}",
-        yesno="Do people in {s} speak {a}?|Is {a} spoken in {s}?|~Is the language of {s} {a}?",
+        yesno="Do people in {s} speak {a}?|Is {a} spoken in {s}?|Do they speak {a} in {s}?|~Is the language of {s} {a}?",
     ),
     _pattern(
         "symbol",
         _SYMBOLS,
+        np="the chemical symbol for {s}",
         asks="What is the chemical symbol for {s}?|What is the symbol of {s}?|Chemical symbol for {s}?"
         "|Which symbol stands for {s} in chemistry?|Tell me the chemical symbol for {s}."
         "|How do chemists write {s}?|Give me the chemical symbol for {s}.|Can you tell me the symbol for {s}?|What's the chemical symbol of {s}?"
-        "|~Do you know the chemical symbol for {s}?|~Which letters stand for {s} in the periodic table?",
+        "|What letters does {s} have in the periodic table?|Which letters mean {s}?|~Which letters stand for {s} in the periodic table?",
         say="the chemical symbol for {s} is {a}|{s} has the symbol {a}",
         dense="in the [periodic table]t, the [element]t {s} is [denoted]t by the [IUPAC symbol]t {a}",
-        yesno="Is {a} the symbol for {s}?|Is the chemical symbol for {s} {a}?|~Does {a} stand for {s}?",
+        yesno="Is {a} the symbol for {s}?|Is the chemical symbol for {s} {a}?|In chemistry, does {a} stand for {s}?|Does {a} mean {s}?|~Does {a} stand for {s}?",
     ),
     _pattern(
         "legs",
         _LEGS,
+        np="the number of legs of {s}",
         asks="How many legs does {s} have?|How many legs do {p} have?|What number of legs has {s}?"
-        "|Tell me how many legs {s} has.|On how many legs does {s} walk?|How many legs have {p} got?|Can you tell me how many legs {p} have?|~Count the legs of {s} for me."
+        "|Tell me how many legs {s} has.|On how many legs does {s} walk?|Count the legs of {p}.|{p}: how many legs?|How many legs have {p} got?|Can you tell me how many legs {p} have?|~Count the legs of {s} for me."
         "|~{p}: how many legs do they have?",
         say="{p} have {a} legs|{s} has {a} legs",
         dense="[anatomically]t, {s} has {a} [locomotory appendages]t, that is, {a} legs",
-        yesno="Do {p} have {a} legs?|Does {s} have {a} legs?|~Is it true that {p} walk on {a} legs?",
+        yesno="Do {p} have {a} legs?|Does {s} have {a} legs?|~Do {p} really have {a} legs?",
         decoys="two|four|six|eight|ten|three",
     ),
     _pattern(
         "sound",
         _SOUNDS,
+        np="the sound that {p} make",
         asks="What sound do {p} make?|What sound does {s} make?|What noise do {p} make?"
-        "|What do {p} do to make a noise?|~Which sound comes from {s}?",
+        "|What do {p} do to make a noise?|Which sound do you hear from {s}?|~Which sound comes from {s}?",
         say="{p} {a}|the sound of {p} is that they {a}",
         dense="the [characteristic vocalisation]t of {p} is that they {a}",
-        yesno="Do {p} {a}?|~Is it true that {p} {a}?",
+        yesno="Do {p} {a}?|~Do {p} really {a}?",
     ),
     _pattern(
         "food",
         _FOODS,
+        np="the food of {p}",
         asks="What do {p} eat?|What does {s} eat?|What is the food of {p}?|What do {p} feed on?"
-        "|What do {p} like to eat?|~Which food does {s} live on?",
+        "|What do {p} like to eat?|Which food do {p} live on?|~Which food does {s} live on?",
         say="{p} eat {a}|{s} eats {a}",
         dense="the [primary diet]t of {p} [consists]t of {a}",
-        yesno="Do {p} eat {a}?|Does {s} eat {a}?|~Is it true that {p} feed on {a}?",
+        yesno="Do {p} eat {a}?|Does {s} eat {a}?|~Do {p} really eat {a}?",
     ),
     _pattern(
         "home",
         _HOMES,
+        np="the home of {p}",
         asks="Where do {p} live?|Where does {s} live?|What is the home of {p}?|What do {p} live in?"
-        "|~In what kind of place does {s} make its home?",
+        "|In what place do {p} live?|Where does {s} make its home?|~In what kind of place does {s} make its home?",
         say="{p} live in {a}|{s} lives in {a}",
         dense="the [typical habitat]t or [dwelling]t of {p} is {a}",
         yesno="Do {p} live in {a}?|Does {s} live in {a}?|~Is {a} the home of {p}?",
@@ -280,8 +326,9 @@ RELATIONS: tuple[Relation, ...] = (
     _pattern(
         "young",
         _YOUNG,
+        np="the name for the young of {s}",
         asks="What is the young of {s} called?|What do you call the young of {s}?|What is a baby of {s} called?"
-        "|~Which name has the young of {s}?",
+        "|Which name do we give to the young of {s}?|~Which name has the young of {s}?",
         say="the young of {s} is {a}|the young of {s} is called {a}",
         dense="the [juvenile offspring]t of {s} is [designated]t {a}",
         yesno="Is the young of {s} {a}?|~Is {a} the young of {s}?",
@@ -289,7 +336,8 @@ RELATIONS: tuple[Relation, ...] = (
     _pattern(
         "class",
         _CLASSES,
-        asks="What kind of animal is {s}?|What sort of animal is {s}?|To which group of animals does {s} belong?"
+        np="the kind of animal that {s} is",
+        asks="What kind of animal is {s}?|What sort of animal is {s}?|To which group of animals does {s} belong?|Into which group of animals would you put {s}?|Which class of animals is {s} in?"
         "|~Into which class of animals would you put {s}?",
         say="{s} is {a}|{s} counts as {a}",
         dense="in [zoological taxonomy]t, {s} is [classified]t as {a}",
@@ -298,8 +346,9 @@ RELATIONS: tuple[Relation, ...] = (
     _pattern(
         "colour",
         _COLOURS,
+        np="the colour of {s}",
         asks="What colour is {s}?|What is the colour of {s}?|Which colour is {s}?|Tell me the colour of {s}."
-        "|What color is {s}?|~Of what colour is {s}?",
+        "|What color is {s}?|What colour has {s}?|~Of what colour is {s}?",
         say="{s} is {a}|the colour of {s} is {a}",
         dense="the [predominant reflected wavelength]t of {s} is [perceived]t as {a}",
         yesno="Is {s} {a}?|Is the colour of {s} {a}?|~Would you call {s} {a}?",
@@ -308,8 +357,9 @@ RELATIONS: tuple[Relation, ...] = (
     _pattern(
         "opposite",
         _OPPOSITES,
+        np="the opposite of {s}",
         asks="What is the opposite of {s}?|Opposite of {s}?|What word means the opposite of {s}?"
-        "|Tell me the opposite of {s}.|~Which word is the contrary of {s}?",
+        "|Tell me the opposite of {s}.|What is the contrary of {s}?|Which word is the opposite of {s}?|~Which word is the contrary of {s}?",
         say="the opposite of {s} is {a}|{a} is the opposite of {s}",
         dense="the [lexical antonym]t of {s} is {a}",
         yesno="Is {a} the opposite of {s}?|~Is the opposite of {s} {a}?",
@@ -317,7 +367,8 @@ RELATIONS: tuple[Relation, ...] = (
     _pattern(
         "after",
         _MONTHS,
-        asks="What comes after {s}?|Which one follows {s}?|What comes right after {s}?|~After {s} comes what?",
+        np="the one that comes after {s}",
+        asks="What comes after {s}?|Which one follows {s}?|What comes right after {s}?|After {s}, what comes?|What is next after {s}?|~After {s} comes what?",
         say="{a} comes after {s}|{s} is followed by {a}",
         dense="in [calendrical order]t, {s} is [succeeded]t by {a}",
         yesno="Does {a} come after {s}?|~Is {s} followed by {a}?",
@@ -325,8 +376,9 @@ RELATIONS: tuple[Relation, ...] = (
     _pattern(
         "before",
         _BEFORE,
+        np="the one that comes before {s}",
         asks="What comes before {s}?|Which one is right before {s}?|What comes just before {s}?"
-        "|~Before {s} comes what?",
+        "|Before {s}, what comes?|~Before {s} comes what?",
         say="{a} comes before {s}|right before {s} comes {a}",
         dense="in [calendrical order]t, {s} is [preceded]t by {a}",
         yesno="Does {a} come before {s}?|~Is {a} right before {s}?",
@@ -334,20 +386,22 @@ RELATIONS: tuple[Relation, ...] = (
     _pattern(
         "count",
         _COUNTS,
+        np="the number of {s} in {p}",
         asks="How many {s} are there in {p}?|How many {s} does {p} have?|What is the number of {s} in {p}?"
-        "|How many {s} in {p}?|~Count the {s} in {p}, please.",
+        "|How many {s} in {p}?|Can you count the {s} in {p}?|Count the {s} of {p}.|~Count the {s} in {p}, please.",
         say="there are {a} {s} in {p}|{p} has {a} {s}",
         dense="the [cardinality]t of the [set]t of {s} in {p} is {a}",
-        yesno="Are there {a} {s} in {p}?|Does {p} have {a} {s}?|~Is it true that {p} has {a} {s}?",
+        yesno="Are there {a} {s} in {p}?|Does {p} have {a} {s}?|~Does {p} really have {a} {s}?",
         decoys="five|nine|ten|twenty|fifty",
     ),
     _pattern(
         "which",
         _PLANETS,
-        asks="What is {s}?|Which is {s}?|Tell me what is {s}.|Name {s}.|~Do you know what is {s}?",
+        np="{s}",
+        asks="What is {s}?|Which is {s}?|Tell me what is {s}.|Name {s}.|Which one is {s}?|~Do you know which is {s}?",
         say="{s} is {a}|{a} is {s}",
         dense="by [established measurement]t and [classification]t, {s} is {a}",
-        yesno="Is {a} {s}?|Is {s} {a}?|~Is it true that {a} is {s}?",
+        yesno="Is {a} {s}?|Is {s} {a}?|~Is it {a} that is {s}?",
         follow="And {s}?|And what is {s}?|~How about {s}, then?",
     ),
 )
@@ -360,11 +414,20 @@ PROPERTY = Relation(
         "Tell me, {be} {s} {x} or {a}?",
         "What {be} {s} like, {a} or {x}?",
         "Would you say that {s} {be} {x} or {a}?",
+        "Which is it: {be} {s} {a} or {x}?",
+        "Which is right for {s}, {x} or {a}?",
         "~Which is right: {s} {be} {a}, or {s} {be} {x}?",
     ),
     say=("{s} {be} {a}",),
     dense=("as a [physical property]t, {s} {be} [characteristically]t {a}",),
-    yesno=("{Be} {s} {a}?", "~Would you say that {s} {be} {a}?"),
+    yesno=(
+        "{Be} {s} {a}?",
+        "Is it true that {s} {be} {a}?",
+        "Is it so that {s} {be} {a}?",
+        "{s} {be} {a}, yes or no?",
+        "Do people say that {s} {be} {a}?",
+        "~Would you say that {s} {be} {a}?",
+    ),
     rows=(),
 )
 
