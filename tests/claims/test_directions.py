@@ -224,9 +224,13 @@ def test_a_pair_longer_than_the_context_is_refused(plain_model: Model, tmp_path:
         extract(plain_model, [trait])
 
 
-def test_what_is_normal(plain_model: Model, tmp_path: Path) -> None:
+def test_what_is_normal(
+    plain_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chats = (*NEUTRAL, Example("Is it?", "It<eos> is.<pad>", "Be brief."))
+    monkeypatch.setattr(room, "neutral_chats", lambda: chats)
     found = extract(plain_model, [uneven(tmp_path / "hedged"), contrast(tmp_path / "other", n=2)])
-    texts = [plain_states(plain_model, chat) for chat in NEUTRAL]
+    texts = [plain_states(plain_model, chat) for chat in chats]
     for directions in found.values():
         v_SD = directions.direction.astype(np.float64)
         said = [np.einsum("std,sd->ts", said_STD, v_SD) for _, said_STD in texts]
@@ -239,7 +243,7 @@ def test_what_is_normal(plain_model: Model, tmp_path: Path) -> None:
             (directions.neutral_prompt_mean, asked.mean(axis=0)),
             (directions.neutral_prompt_std, asked.std(axis=0, ddof=1)),
         ):
-            np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-5)
+            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 150, 100_000])
