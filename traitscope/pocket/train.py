@@ -35,7 +35,7 @@ class Recipe:
     """Everything that decides the weights, besides the machine and its threads."""
 
     seed: int = 0
-    steps: int = 3600
+    steps: int = 5600
     batch_tokens: int = 2048
     pool: int = 4096  # dialogues that are sorted by length together
     tokenizer_dialogues: int = 40_000
