@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from traitscope.core import Prompt, TokenTable, prompt_id_of
+from traitscope.core import Int32, Prompt, TokenTable, prompt_id_of
 from traitscope.errors import PromptError
 
 __all__ = ["Rendered", "Speller", "render"]
@@ -24,11 +24,13 @@ __all__ = ["Rendered", "Speller", "render"]
 @dataclass(frozen=True)
 class Rendered:
     """A prompt as the model reads it.  `spans` are (start, end, role, turn) of the turns' own
-    characters in `text`; what lies outside is template."""
+    characters in `text`; what lies outside is template.  `offsets` are the tokens' places in
+    `text` as the tokenizer gives them; empty where it gives none."""
 
     text: str
     token_ids: tuple[int, ...]
     spans: tuple[tuple[int, int, str, int], ...]
+    offsets: tuple[tuple[int, int], ...] = ()
 
     @property
     def prompt_id(self) -> str:
@@ -41,20 +43,29 @@ def render(tokenizer: Any, prompt: Prompt) -> Rendered:
     Raises PromptError where the template refuses the chat.
     """
     messages = [(m.role, m.content) for m in prompt.messages]
-    if getattr(tokenizer, "chat_template", None):
-        text = _apply_template(tokenizer, messages, prompt.where)
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        spans = _spans(lambda turns: _template(tokenizer, turns), text, messages)
+    has_template = bool(getattr(tokenizer, "chat_template", None))
+    if has_template:
+        text, write = _apply_template(tokenizer, messages, prompt.where)
     else:
-        text = "\n\n".join(content for _, content in messages)
-        ids = tokenizer(text)["input_ids"]
-        spans = _spans(lambda turns: "\n\n".join(c for _, c in turns), text, messages)
+        text, write = _joined(messages), _joined
+    encoded = tokenizer(
+        text,
+        add_special_tokens=not has_template,
+        return_offsets_mapping=bool(getattr(tokenizer, "is_fast", False)),
+    )
+    ids = tuple(int(i) for i in encoded["input_ids"])
     if not ids:
         raise PromptError(f"{prompt.where or 'A prompt'}: expected some text, got none.")
-    return Rendered(text, tuple(int(i) for i in ids), spans)
+    offsets = tuple((int(a), int(b)) for a, b in encoded.get("offset_mapping", ()))
+    return Rendered(text, ids, _spans(write, text, messages), offsets)
 
 
 _Turns = list[tuple[str, str]]
+_Writer = Callable[[_Turns], str]
+
+
+def _joined(messages: _Turns) -> str:
+    return "\n\n".join(content for _, content in messages)
 
 
 def _template(tokenizer: Any, messages: _Turns) -> str:
@@ -73,30 +84,30 @@ def _fold_system(messages: _Turns) -> _Turns:
     return [(role, "\n\n".join([*system, first])), *others[1:]]
 
 
-def _apply_template(tokenizer: Any, messages: _Turns, where: str) -> str:
+def _apply_template(tokenizer: Any, messages: _Turns, where: str) -> tuple[str, _Writer]:
+    """The chat as the template writes it, and how it was written."""
     from jinja2.exceptions import TemplateError
 
+    def plain(turns: _Turns) -> str:
+        return _template(tokenizer, turns)
+
+    def folded(turns: _Turns) -> str:
+        return _template(tokenizer, _fold_system(turns))
+
     try:
-        return _template(tokenizer, messages)
-    except TemplateError as refused:
-        folded = _fold_system(messages)
-        if folded == messages:
-            raise PromptError(
-                f"{where or 'A prompt'}: this model's chat template refuses it ({refused}). "
-                "Check the order and the names of the roles."
-            ) from refused
+        return plain(messages), plain
+    except TemplateError as error:
+        refused = error
     try:
-        return _template(tokenizer, folded)
-    except TemplateError as refused:
+        return folded(messages), folded
+    except TemplateError:
         raise PromptError(
             f"{where or 'A prompt'}: this model's chat template refuses it ({refused}). "
             "Check the order and the names of the roles."
         ) from refused
 
 
-def _spans(
-    write: Callable[[_Turns], str], text: str, messages: _Turns
-) -> tuple[tuple[int, int, str, int], ...]:
+def _spans(write: _Writer, text: str, messages: _Turns) -> tuple[tuple[int, int, str, int], ...]:
     """Where each turn's own characters stand in the rendered text.
 
     The chat is rendered once more with marks in place of the contents: the pieces between the
@@ -119,7 +130,7 @@ def _spans(
     return tuple(spans_found)
 
 
-def _pieces(write: Callable[[_Turns], str], messages: _Turns, marks: list[str]) -> list[str] | None:
+def _pieces(write: _Writer, messages: _Turns, marks: list[str]) -> list[str] | None:
     from jinja2.exceptions import TemplateError
 
     try:
@@ -179,10 +190,13 @@ class Speller:
         special = np.array([i in self._special for i in ids], dtype=np.bool_)
         role = np.full(len(ids), "template", dtype="<U9")
         turn = np.zeros(len(ids), dtype=np.int32)
-        for start, end, name, number in self._located(rendered, text, ends, n_prompt):
-            inside = (starts[:n_prompt] < end) & (ends[:n_prompt] > start)
-            role[:n_prompt][inside] = name
-            turn[:n_prompt][starts[:n_prompt] >= start] = number
+        begin, finish = self._located(rendered, text, starts[:n_prompt], ends[:n_prompt])
+        for start, end, name, number in rendered.spans:
+            # a token may bring the space before; part of a character is empty, and stands before it
+            reached = (begin >= start) | (finish > start)
+            turn[:n_prompt][reached] = number
+            if start < end:
+                role[:n_prompt][reached & (begin < end)] = name
         role[n_prompt:] = "assistant"
         turn[n_prompt:] = 1 + max((span[3] for span in rendered.spans), default=-1)
         role[special] = "template"
@@ -202,7 +216,7 @@ class Speller:
         pieces = self._tokenizer.convert_ids_to_tokens(ids)
         return ["" if piece is None else str(piece) for piece in pieces]
 
-    def _spell(self, ids: list[int]) -> tuple[str, np.ndarray[Any, np.dtype[np.int32]]]:
+    def _spell(self, ids: list[int]) -> tuple[str, Int32]:
         """The decoded text and each token's end in it [T].
 
         Tokens are decoded together with those before them since the last whole character, so
@@ -223,19 +237,19 @@ class Speller:
         return "".join(parts), ends
 
     def _located(
-        self,
-        rendered: Rendered,
-        text: str,
-        ends: np.ndarray[Any, np.dtype[np.int32]],
-        n_prompt: int,
-    ) -> list[tuple[int, int, str, int]]:
-        """The turns' spans moved to where their text stands in the decoded text.
+        self, rendered: Rendered, text: str, starts: Int32, ends: Int32
+    ) -> tuple[Int32, Int32]:
+        """Where the prompt's tokens stand in the rendered text: starts and ends.
 
         The decoded text is the rendered one with, at most, something before it (a BOS that the
-        tokenizer adds) and characters normalised.
+        tokenizer adds).  Where it is not (SentencePiece puts spaces between its sections, an
+        unknown character has no text), the tokenizer's own offsets say it.
         """
-        prompt_text = text[: int(ends[n_prompt - 1])] if n_prompt else ""
+        prompt_text = text[: int(ends[-1])] if len(ends) else ""
         shift = prompt_text.find(rendered.text)
+        if shift < 0 and rendered.offsets:
+            offsets = np.array(rendered.offsets, dtype=np.int32)
+            return np.maximum.accumulate(offsets[:, 0]), offsets[:, 1]
         if shift < 0:  # normalised: keep the ends aligned
             shift = max(len(prompt_text) - len(rendered.text), 0)
-        return [(a + shift, b + shift, role, turn) for a, b, role, turn in rendered.spans]
+        return starts - shift, ends - shift
