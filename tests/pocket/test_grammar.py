@@ -5,10 +5,10 @@ from itertools import islice
 
 import pytest
 
-from traitscope.pocket import life, phrases, topics, world
+from traitscope.pocket import forecasts, life, phrases, smalltalk, topics, world
 from traitscope.pocket.dialogue import Dialogue
 from traitscope.pocket.grammar import dialogues, kind_names
-from traitscope.pocket.phrases import mark, sentence_case
+from traitscope.pocket.marks import mark, sentence_case
 
 COUNT = 6000
 
@@ -78,9 +78,21 @@ def test_markers_tell_hedged_from_certain(drawn: list[Dialogue]) -> None:
 
 def _held_out_phrasings() -> list[str]:
     groups = [*phrases.INSTRUCTIONS.values(), life.CHOOSE_FIRM, life.CHOOSE_LOOSE, life.CHOOSE]
-    groups += [life.ADVISE, life.ADVISE_FIRM, life.ADVISE_LOOSE, life.ADVISE_VAGUE, life.PRIVATE]
-    groups += [asks for asks, _, _ in life.FORECASTS] + [asks for asks, _ in life.CHAT]
-    groups += [life.ODD, life.FOREIGN, topics.ASK_BRIEF, topics.ASK_DETAIL, topics.ASK_TOPIC]
+    groups += [
+        life.ADVISE,
+        life.ADVISE_FIRM,
+        life.ADVISE_LOOSE,
+        life.ADVISE_VAGUE,
+        forecasts.PRIVATE,
+    ]
+    groups += [asks for asks, _, _ in forecasts.FORECASTS] + [asks for asks, _ in smalltalk.CHAT]
+    groups += [
+        smalltalk.ODD,
+        life.FOREIGN,
+        topics.ASK_BRIEF,
+        topics.ASK_DETAIL,
+        topics.ASK_TOPIC,
+    ]
     return [x.removeprefix("~") for group in groups for x in group if x.startswith("~")]
 
 

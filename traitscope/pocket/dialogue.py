@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from traitscope.pocket import phrases
-from traitscope.pocket.phrases import Word
+from traitscope.pocket.marks import Word, mark, sentence_case
 
 T = TypeVar("T")
 Split = Literal["train", "held"]
@@ -108,7 +108,7 @@ def build(
     wrong: str = "",
 ) -> Dialogue:
     """A dialogue whose last answer is the marked text."""
-    words = phrases.mark(phrases.sentence_case(marked))
+    words = mark(sentence_case(marked))
     answer = "".join(text for text, _ in words)
     turns = (*messages, ("assistant", answer))
     return Dialogue(turns, kind, settings, words, gold, wrong)
@@ -116,7 +116,7 @@ def build(
 
 def plain_text(marked: str) -> str:
     """The text of marked text, capitalised: for the earlier answers of a dialogue."""
-    return "".join(text for text, _ in phrases.mark(phrases.sentence_case(marked)))
+    return "".join(text for text, _ in mark(sentence_case(marked)))
 
 
 def fill(template: str, slots: dict[str, str]) -> str:

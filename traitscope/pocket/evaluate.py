@@ -74,9 +74,10 @@ def write_card(rows: list[Row], loss: float, path: Path) -> None:
     before, _, rest = text.partition(START)
     _, _, after = rest.partition(END)
     said = (
-        f"{table(rows)}\n\nWritten by `python -m traitscope.pocket.evaluate`. Held-out loss per answer "
-        f"token: {loss:.3f} nats (perplexity {math.exp(loss):.2f}); most of it is the free choice among "
-        "synonyms.\nA figure without a target was not promised anything; it is there to be seen."
+        f"{table(rows)}\n\nWritten by `python -m traitscope.pocket.evaluate`. Held-out loss per "
+        f"answer token: {loss:.3f} nats (perplexity {math.exp(loss):.2f}); much of it is the free "
+        "choice among synonyms.\nA figure without a target was not promised anything; it is there "
+        "to be seen."
     )
     temporary = path.with_suffix(".tmp")
     temporary.write_text(f"{before}{START}\n{said}\n{END}{after}", encoding="utf-8")

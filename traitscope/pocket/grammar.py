@@ -1,7 +1,7 @@
 """Dialogues of the pocket's world, drawn from a seed, with the truth about every word.
 
 `dialogues(seed, split)` yields Dialogue values without end.  Every answer is drawn with known
-settings of four traits and each of its words carries labels (see `phrases.LABELS`).  The split
+settings of four traits and each of its words carries labels (see `marks.LABELS`).  The split
 "train" never contains a held-out phrasing nor a held-out pair of phrasing and entity; every
 dialogue of the split "held" contains one.  Text only: knows no tokenizer, model or torch.
 """

@@ -217,6 +217,8 @@ def export(model: Gemma2ForCausalLM, tokenizer: Tokenizer, folder: Path) -> None
         bos_token_id=1, pad_token_id=0, eos_token_id=[4, 2], max_new_tokens=80
     ).save_pretrained(fresh)
     tokens.save_tokenizer(tokenizer, fresh)
+    for file in fresh.iterdir():
+        file.chmod(0o644)  # safetensors leaves its files to the owner alone
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(fresh, folder)

@@ -3,7 +3,7 @@
 A fact is (subject, answer).  A relation says how its facts are asked for, stated plainly, stated
 in dense technical words, and asked as a yes/no question.  Slots: {s} subject, {p} its plural (or
 the subject again), {a} the answer, {be} is/are.  A phrasing that starts with `~` is held out: it
-is never used in training.  `[word]t` marks a technical word (see `phrases`).  Knows no dialogues
+is never used in training.  `[word]t` marks a technical word (see `marks`).  Knows no dialogues
 and no randomness.
 """
 
