@@ -713,6 +713,18 @@ def test_interrupted_at_a_tick(
     assert run_suite(suite, model=model).already_done
 
 
+def test_what_waits_to_be_committed_is_kept(home: Path, model: Model, world: World) -> None:
+    """With many rows texts are committed a few at a time; here three, and one is left waiting."""
+    suite = small_suite(home, rows=12)
+    with pytest.raises(Interrupted):
+        run_suite(suite, model=model, progress=interrupting("generate", 8))
+    (path,) = Path("runs").iterdir()
+    assert len(Run.open(path).generations()) == len(TEXTS)
+    world.clear()
+    finished(run_suite(suite, model=model, fresh=True))
+    assert len(world.texts) == 1, "nor is it made twice where nothing happens"
+
+
 @pytest.mark.parametrize("moment", ["before", "staging", "publishing", "appending", "after"])
 @pytest.mark.parametrize("at", [1, 3, 5])
 def test_interrupted_during_a_commit(
