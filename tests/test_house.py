@@ -26,6 +26,7 @@ RANK = {
     "core": 1,
     "paths": 1,
     "textfile": 1,
+    "ticks": 1,
     "prompts": 2,
     "suite": 2,
     "suite_tables": 2,
@@ -36,6 +37,8 @@ RANK = {
     "models": 3,
     "engine": 3,
     "report": 3,
+    "exports": 3,
+    "exports.experiments": 4,
     "viewer": 3,
     "traits": 4,
     "pocket.tokens": 4,
@@ -50,7 +53,8 @@ RANK = {
     "__main__": 8,
 }
 NO_TORCH = {"errors", "core", "paths", "textfile", "prompts", "suite", "suite_tables", "copyout"}
-NO_TORCH |= {"runs", "report", "viewer", "traits.directions"}
+NO_TORCH |= {"runs", "report", "viewer", "traits.directions", "ticks", "exports.flat"}
+NO_TORCH |= {"exports.place"}
 FORBIDDEN = {
     "engine": {"runs", "suite", "report", "viewer", "prompts", "rich", "traits"},
     "models": {"runs", "suite", "report", "viewer", "prompts", "rich", "traits"},

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from traitscope.errors import Interrupted, MachineError, ModelError
 from traitscope.models import Model, Proof
 from traitscope.runs import Run, RunHeader, RunWriter
 from traitscope.suite import Suite
+from traitscope.ticks import Progress, Tick
 from traitscope.traits.extract import extract, fits, stacked
 from traitscope.traits.pairs import Trait
 from traitscope.work import Source, Todo, TraitData, Work
@@ -39,21 +39,6 @@ __all__ = ["Progress", "Task", "Tick"]
 
 _PHASES = ("load", "directions", "generate", "internals", "write")
 DEFAULT_ROWS = 24  # the batch of the bundled suite; memory-aware sizes are the caller's to set
-
-
-@dataclass(frozen=True)
-class Tick:
-    """Progress: `done` of `total` in `unit`; `tokens` generated so far; `message` for a person."""
-
-    phase: str  # load, directions, generate, internals, done
-    done: int = 0
-    total: int = 0
-    unit: str = ""
-    message: str = ""
-    tokens: int = 0
-
-
-Progress = Callable[[Tick], None]
 
 
 class Task:

@@ -25,7 +25,7 @@ from traitscope.cli.screen import Screen, json_line
 from traitscope.report.plain import one_line
 
 if TYPE_CHECKING:
-    from traitscope.runner import Tick
+    from traitscope.ticks import Tick
 
 __all__ = ["progress_on"]
 
@@ -36,6 +36,7 @@ TITLES = {
     "directions": "Making directions",
     "generate": "Writing and reading",
     "internals": "Opening blocks",
+    "export": "Exporting",
     "write": "Saving",
     "done": "Done",
 }
