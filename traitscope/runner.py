@@ -20,7 +20,6 @@ from traitscope.models import Model
 from traitscope.runs import Run, RunWriter, default_run_dir
 from traitscope.suite import Suite, suite_from_dict
 from traitscope.task import Progress, Task, Tick
-from traitscope.traits.pairs import Trait
 from traitscope.work import Source, Todo, TraitData, Work, trait_data
 
 __all__ = ["Outcome", "Tick", "capture", "capture_suite", "run_suite"]
@@ -157,7 +156,7 @@ def _differences(
         yield f"another model {'of the same name' if same else model['name']!r}"
     if model["dtype"] != source.dtype:
         yield f"dtype {model['dtype']} instead of {source.dtype}"
-    names = [data.name if isinstance(data, Trait) else data.trait for data in traits]
+    names = [d.trait if isinstance(d, TraitDirections) else d.name for d in traits]
     if list(run.traits) != names:
         yield f"the traits {' + '.join(run.traits)} instead of {' + '.join(names)}"
     for name, data in zip(names, traits, strict=True):
@@ -169,9 +168,9 @@ def _differences(
 
 
 def _made_from(data: TraitData, directions: TraitDirections) -> bool:
-    if isinstance(data, Trait):
-        return directions.metadata.get("data_hash") == data.data_hash
-    return directions.hash == data.hash
+    if isinstance(data, TraitDirections):
+        return directions.hash == data.hash
+    return directions.metadata.get("data_hash") == data.data_hash
 
 
 def _nothing_to_do(run: Run, suite: Suite, work: Work) -> Outcome:

@@ -30,6 +30,7 @@ from traitscope.suite_tables import (
     sentences,
 )
 from traitscope.textfile import read_toml, shown
+from traitscope.traits.vector_names import VectorSource, vector_at
 
 __all__ = [
     "OVERRIDES",
@@ -52,10 +53,11 @@ OVERRIDES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class TraitSource:
-    """A trait's name, and its data folder or its directions file (`.safetensors`)."""
+    """A trait's name, and its data folder, directions file (`.safetensors`) or vector (`.pt`)."""
 
     name: str
     path: Path
+    vector: VectorSource | None = None
 
 
 class Suite(SuiteTable):
@@ -228,7 +230,7 @@ def _attach_traits(suite: Suite) -> Iterator[str]:
 
 def _trait_at(entry: str, root: Path) -> TraitSource | str:
     """Where a trait is, or a sentence that says why it is not."""
-    if not ("/" in entry or "\\" in entry or entry.startswith(".") or "safetensors" in entry):
+    if not (re.search(r"[/\\]|safetensors|\.pt(@|$)", entry) or entry.startswith(".")):
         known = sorted(folder.parent.name for folder in BUNDLED_TRAITS.glob("*/trait.toml"))
         if entry in known:
             return TraitSource(entry, BUNDLED_TRAITS / entry)
@@ -237,15 +239,23 @@ def _trait_at(entry: str, root: Path) -> TraitSource | str:
             f"{did_you_mean(entry, known)} A trait of your own is a folder with trait.toml and "
             "pairs.jsonl, named by its path ('./NAME'): see 'traitscope init'."
         )
+    vector = vector_at(entry, root)
+    if isinstance(vector, str):
+        return vector
+    if vector is not None:
+        return _named(vector.trait, vector.path, vector)
     path = root / os.path.expanduser(entry)
     directions = path.suffix == ".safetensors"
     if not os.path.isfile(path if directions else path / "trait.toml"):
         wanted = "a directions file" if directions else "a folder with trait.toml and pairs.jsonl"
         return f"expected {wanted} at {shown(entry)}, got none. Paths begin at the suite's folder."
-    name = path.stem if directions else path.resolve().name
+    return _named(path.stem if directions else path.resolve().name, path)
+
+
+def _named(name: str, path: Path, vector: VectorSource | None = None) -> TraitSource | str:
     if not TRAIT_NAME.fullmatch(name):
         return f"expected a name of a-z, 0-9 and '_', at most 64 long, got '{name}'. Rename it."
-    return TraitSource(name, path)
+    return TraitSource(name, path, vector)
 
 
 def _attach_prompts(suite: Suite) -> Iterator[str]:

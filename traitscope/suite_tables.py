@@ -140,7 +140,8 @@ class SuiteTable(_Table):
     traits: tuple[str, ...] = Field(
         min_length=1,
         strict=False,
-        description="a list of at least one trait: names, trait folders or directions files",
+        description="a list of at least one trait: names, trait folders, directions files or "
+        "vectors (.pt)",
     )
     generation: GenerationTable = Field(
         default_factory=lambda: GenerationTable.model_validate({}),

@@ -33,6 +33,7 @@ from traitscope.suite import Suite
 from traitscope.ticks import Progress, Tick
 from traitscope.traits.extract import extract, fits, stacked
 from traitscope.traits.pairs import Trait
+from traitscope.traits.vectors import Vector, directions_of
 from traitscope.work import Source, Todo, TraitData, Work
 
 __all__ = ["Progress", "Task", "Tick"]
@@ -151,7 +152,9 @@ class Task:
         for source in self.suite.trait_sources:
             if source.name in ready:
                 fits(ready[source.name], model, source.path)
+        vectors = [trait for trait in self.traits if isinstance(trait, Vector)]
         with self._timed("directions"):
+            brought = directions_of(model, vectors)
             made = extract(
                 model,
                 data,
@@ -159,7 +162,7 @@ class Task:
                     Tick("directions", done, total, "texts", "Making directions from pairs.")
                 ),
             )
-        every = {**ready, **made}
+        every = {**ready, **made, **brought}
         return {name: every[name] for name in self.suite.trait_names}
 
     def _header(

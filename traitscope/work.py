@@ -15,13 +15,14 @@ from typing import Any
 from traitscope.core import Capture, Generation, GenerationConfig, Prompt, TraitDirections
 from traitscope.models import Checkpoint, Model, Rendered, load_checkpoint, locate, render
 from traitscope.runs import Run, load_directions
-from traitscope.suite import Suite
+from traitscope.suite import Suite, TraitSource
 from traitscope.traits.extract import METHOD
 from traitscope.traits.pairs import Trait, load_trait
+from traitscope.traits.vectors import Vector, load_vector
 
 __all__ = ["Source", "Todo", "TraitData", "Work", "trait_data"]
 
-TraitData = Trait | TraitDirections
+TraitData = Trait | Vector | TraitDirections
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,9 @@ def _key(source: Source, traits: Sequence[TraitData], config: GenerationConfig) 
     """
     sampling = {k: v for k, v in vars(config).items() if k != "samples"}
     made = [
-        [t.name, t.data_hash, METHOD] if isinstance(t, Trait) else [t.trait, t.hash, "file"]
+        [t.trait, t.hash, "file"]
+        if isinstance(t, TraitDirections)
+        else [t.name, t.data_hash, METHOD if isinstance(t, Trait) else "vector"]
         for t in traits
     ]
     raw = json.dumps([source.fingerprint, source.dtype, made, sampling], sort_keys=True)
@@ -113,16 +116,17 @@ def _key(source: Source, traits: Sequence[TraitData], config: GenerationConfig) 
 
 
 def trait_data(suite: Suite) -> list[TraitData]:
-    """Each trait's data, or its directions where the suite names a directions file.
+    """Each trait's data, or its directions or vector where the suite names such a file."""
+    return [_data_of(source) for source in suite.trait_sources]
 
-    The file's name is the trait's: two kinds of directions for one trait may stand side by side.
-    """
-    return [
-        replace(load_directions(source.path), trait=source.name)
-        if source.path.suffix == ".safetensors"
-        else load_trait(source.path)
-        for source in suite.trait_sources
-    ]
+
+def _data_of(source: TraitSource) -> TraitData:
+    if source.vector is not None:
+        return load_vector(source.name, source.vector)
+    if source.path.suffix == ".safetensors":
+        # the file's name is the trait's: two kinds of directions may stand side by side
+        return replace(load_directions(source.path), trait=source.name)
+    return load_trait(source.path)
 
 
 @dataclass(frozen=True)

@@ -214,7 +214,7 @@ def test_what_is_there_is_replaced_only_by_force(to: str, run: Run, tmp_path: Pa
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     first = min(before)
     (out / first).write_text("mine")
-    with pytest.raises(InputError, match="exists already.*--force"):
+    with pytest.raises(InputError, match=r"exists already.*--force"):
         export_flat(run, to, out)
     assert (out / first).read_text() == "mine"
     export_flat(run, to, out, force=True)

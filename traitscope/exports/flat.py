@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -274,7 +274,7 @@ def _write_npz(
     for row, text in _texts(run, rows, progress):
         if text is not None:
             buffer = BytesIO()
-            np.savez_compressed(buffer, **_arrays(run, row, text, choice))
+            np.savez_compressed(buffer, **cast(dict[str, Any], _arrays(run, row, text, choice)))
             write(out / f"{row.generation.id}.npz", buffer.getvalue())
 
 

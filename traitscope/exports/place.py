@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO, cast
 
 from traitscope.errors import InputError
 from traitscope.runs.files import TEMPORARY, disk_error, publish, sync, write_atomic
@@ -63,7 +63,7 @@ def streamed(path: Path) -> Iterator[TextIO]:
         with open(temporary, "w", encoding="utf-8", newline="") as file:
             yield file
             file.flush()
-            sync(file.buffer)
+            sync(cast(IO[bytes], file.buffer))  # open() in text mode has one
         publish([path])
     except OSError as error:
         raise disk_error(error, path, "the run itself is as it was") from error

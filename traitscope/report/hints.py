@@ -23,6 +23,7 @@ def hints(summary: Summary) -> list[str]:
     found = [
         *_unfinished(summary),
         *_failed(summary),
+        *_warnings(summary),
         *_expectations(summary),
         *_answers(summary),
         *_largest(summary),
@@ -44,6 +45,13 @@ def _failed(summary: Summary) -> Iterator[str]:
             f"{_count(summary.counts.failed, 'capture')} failed, for {_count(reasons, 'reason')} "
             "(named above). The same command with --retry-failed tries again."
         )
+
+
+def _warnings(summary: Summary) -> Iterator[str]:
+    """What the directions themselves warn of, the same words once."""
+    for warning in dict.fromkeys(t.warning for t in summary.traits if t.warning):
+        names = [trait.trait for trait in summary.traits if trait.warning == warning]
+        yield f"{', '.join(names)}: {shorten(one_line(warning), 120)}."
 
 
 def _expectations(summary: Summary) -> Iterator[str]:

@@ -94,6 +94,7 @@ class TraitSummary:
     window: str
     neutral_spread: float | None
     prompts: tuple[PromptRow, ...]
+    warning: str = ""  # what is to be known of its directions
 
     @property
     def contrast(self) -> float:
@@ -274,6 +275,7 @@ def _trait(run: Run, place: Place, prompts: Sequence[PromptRow]) -> TraitSummary
         window=str(RESPONSE),
         neutral_spread=spread,
         prompts=tuple(sorted(prompts, key=_order)),
+        warning=directions.metadata.get("warning", ""),
     )
 
 

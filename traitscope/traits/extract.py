@@ -12,7 +12,7 @@ Shapes: N texts, T tokens, S sites, K traits, D model width.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from traitscope.paths import cache_dir
 from traitscope.runs import load_directions, save_directions
 from traitscope.traits.pairs import Example, Trait, neutral_chats
 
-__all__ = ["METHOD", "cached", "extract", "fits", "stacked"]
+__all__ = ["METHOD", "cached", "calibrated", "extract", "fits", "stacked"]
 
 METHOD = "mean_difference"
 _VERSION = "1"  # raised when the same data would give other numbers
@@ -89,6 +89,29 @@ def fits(directions: TraitDirections, model: Model, source: Path) -> None:
             f"ones made on '{directions.metadata.get('model', '?')}' ({theirs or 'unknown'}). "
             "Extract them on this model."
         )
+
+
+def calibrated(
+    model: Model, made: Mapping[str, tuple[Float32, Mapping[str, str]]]
+) -> dict[str, TraitDirections]:
+    """Directions [S, D] that were made elsewhere, by trait and with their metadata, and what is
+    normal for them here."""
+    if not made:
+        return {}
+    neutral = [_text(model, chat) for chat in neutral_chats()]
+    units = [direction_SD for direction_SD, _ in made.values()]
+    normal = _Normal.of(model, neutral, np.stack(units, axis=2))
+    return {
+        name: _beside(
+            model,
+            name,
+            made[name][0],
+            normal,
+            k,
+            {**made[name][1], "neutral_hash": _neutral_hash()},
+        )
+        for k, name in enumerate(made)
+    }
 
 
 def stacked(directions: Sequence[TraitDirections]) -> Float32:
@@ -205,11 +228,17 @@ class _Normal:
         return cls(*(part.astype(np.float32) for part in parts))
 
 
-def _assemble(
-    model: Model, trait: Trait, direction_SD: Float32, normal: _Normal, k: int
+def _beside(
+    model: Model,
+    name: str,
+    direction_SD: Float32,
+    normal: _Normal,
+    k: int,
+    metadata: Mapping[str, str],
 ) -> TraitDirections:
+    """One trait's directions beside the neutral numbers of trait `k`."""
     return TraitDirections(
-        trait=trait.name,
+        trait=name,
         sites=model.sites,
         direction=direction_SD,
         neutral_mean=normal.token_mean[:, k].copy(),
@@ -217,7 +246,20 @@ def _assemble(
         neutral_response_std=normal.response_std[:, k].copy(),
         neutral_prompt_mean=normal.prompt_mean[:, k].copy(),
         neutral_prompt_std=normal.prompt_std[:, k].copy(),
-        metadata={
+        metadata=metadata,
+    )
+
+
+def _assemble(
+    model: Model, trait: Trait, direction_SD: Float32, normal: _Normal, k: int
+) -> TraitDirections:
+    return _beside(
+        model,
+        trait.name,
+        direction_SD,
+        normal,
+        k,
+        {
             "method": METHOD,
             "model": model.name,
             "model_fingerprint": model.fingerprint,

@@ -1,0 +1,235 @@
+"""Vectors of an older layout as traits: their layers, what is refused, and a run with one."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests.runner.small import small_suite
+from tests.tiny import model as tiny_model
+from traitscope.errors import SuiteError, TraitError
+from traitscope.report import hints as report_hints
+from traitscope.report import summarise
+from traitscope.report.hints import hints
+from traitscope.runner import run_suite
+from traitscope.runs import Run
+from traitscope.traits.extract import stacked
+from traitscope.traits.vector_names import VectorSource, vector_at
+from traitscope.traits.vectors import directions_of, load_vector
+
+D, L = 32, 2  # of the small suite's model
+
+
+def drawn(width: int = D, seed: int = 0) -> torch.Tensor:
+    return torch.randn(width, generator=torch.Generator().manual_seed(seed)) * 7
+
+
+def put(root: Path, name: str, value: Any, trait: str = "calm") -> Path:
+    folder = root / "experiments" / "first" / trait / "extraction" / "vectors"
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(value, folder / name)
+    return folder / name
+
+
+def source(path: Path, layer: int | None = 1, site: str | None = None) -> VectorSource:
+    return VectorSource(path, "calm", "probe", layer, site)
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+def test_a_file_names_trait_method_and_layer(tmp_path: Path) -> None:
+    path = put(tmp_path, "mean_diff_layer3.pt", drawn())
+    found = vector_at(str(path), tmp_path)
+    assert found == VectorSource(path, "calm", "mean_diff", 3, None)
+    assert vector_at(f"{path}@2.post", tmp_path) == VectorSource(
+        path, "calm", "mean_diff", 3, "2.post"
+    )
+
+
+def test_a_folder_with_one_vector_is_that_one(tmp_path: Path) -> None:
+    path = put(tmp_path, "probe_layer16.pt", drawn())
+    found = vector_at("experiments/first/calm", tmp_path)
+    assert found == VectorSource(path, "calm", "probe", 16, None)
+
+
+def test_a_folder_with_several_lists_them(tmp_path: Path) -> None:
+    for name in ("probe_layer16.pt", "probe_layer2.pt", "mean_diff_layer16.pt"):
+        put(tmp_path, name, drawn())
+    found = vector_at("experiments/first/calm", tmp_path)
+    assert isinstance(found, str)
+    assert "got 3: mean_diff_layer16.pt, probe_layer2.pt, probe_layer16.pt." in found
+    with pytest.raises(SuiteError, match=r"got 3: mean_diff_layer16\.pt"):
+        small_suite(tmp_path, traits=["./experiments/first/calm"])
+
+
+@pytest.mark.parametrize("entry", ["none_layer3.pt", "./vector.pt", "experiments/first/Calm!"])
+def test_what_is_not_a_vector_is_said(entry: str, tmp_path: Path) -> None:
+    torch.save(drawn(), tmp_path / "vector.pt")
+    put(tmp_path, "probe_layer1.pt", drawn(), trait="Calm!")
+    with pytest.raises(SuiteError, match="expected"):
+        small_suite(tmp_path, traits=[entry])
+
+
+def test_pairs_win_over_vectors(tmp_path: Path) -> None:
+    put(tmp_path, "probe_layer1.pt", drawn())
+    (tmp_path / "experiments" / "first" / "calm" / "trait.toml").touch()
+    assert vector_at("experiments/first/calm", tmp_path) is None
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("was-here"),))
+
+
+def test_a_pickle_of_anything_else_is_never_run(tmp_path: Path) -> None:
+    plain = tmp_path / "probe_layer1.pt"
+    plain.write_bytes(pickle.dumps(Evil()))
+    saved = put(tmp_path, "probe_layer1.pt", Evil())
+    for path in (plain, saved):
+        with pytest.raises(TraitError, match="could run code and are not loaded") as caught:
+            load_vector("calm", source(path))
+        assert "\n" not in str(caught.value) and "weights_only" not in str(caught.value)
+    assert not Path("was-here").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        ({"vector": torch.ones(4)}, "got dict"),
+        (torch.ones(2, 4), r"got shape \[2, 4\]"),
+        (torch.ones(0), r"got shape \[0\]"),
+        (torch.ones(1).expand(2**40), r"got shape \[1099511627776\]"),
+        (torch.zeros(4), "not all of them 0"),
+        (torch.tensor([1.0, float("nan")]), "finite"),
+        (torch.arange(4), "int64"),
+        (torch.ones(4).to_sparse(), "finite"),
+    ],
+)
+def test_other_contents_are_refused(value: Any, match: str, tmp_path: Path) -> None:
+    path = put(tmp_path, "probe_layer1.pt", value)
+    with pytest.raises(TraitError, match=match):
+        load_vector("calm", source(path))
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04 torn", b"\x80\x02garbage", b"\0" * 300])
+def test_damaged_files_are_one_sentence(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a_layer1.pt").write_bytes(data)
+    with pytest.raises(TraitError, match="damaged"):
+        load_vector("calm", source(tmp_path / "a_layer1.pt"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_vectors_are_normalised_whatever_their_type(dtype: torch.dtype, tmp_path: Path) -> None:
+    value = drawn().to(dtype).requires_grad_()
+    vector = load_vector("calm", source(put(tmp_path, "a_layer1.pt", value)))
+    assert vector.unit.dtype == np.float32
+    expected = value.detach().double() / value.detach().double().norm()
+    np.testing.assert_allclose(vector.unit, expected, rtol=1e-6)
+
+
+# --- on a model ----------------------------------------------------------------------------------
+
+
+def place(layer: int | None, tmp_path: Path, site: str | None = None, width: int = 48) -> Any:
+    subject = tiny_model("llama")  # three blocks of width 48
+    path = put(tmp_path, f"probe_layer{layer}.pt", drawn(width))
+    vector = load_vector("calm", source(path, layer, site))
+    return subject, vector, directions_of(subject, [vector])["calm"]
+
+
+@pytest.mark.parametrize(("layer", "site"), [(0, "embed"), (1, "0.post"), (2, "1.post")])
+def test_layer_n_is_hidden_states_n(layer: int, site: str, tmp_path: Path) -> None:
+    subject, vector, made = place(layer, tmp_path)
+    assert made.metadata["read_site"] == site
+    assert (made.direction == vector.unit).all()  # at every site
+    assert made.metadata["warning"] == f"one vector, found at {site}, is read at every site"
+    assert made.metadata["model_fingerprint"] == subject.fingerprint
+    assert (made.neutral_std > 0).all()
+
+
+def test_a_named_site_is_the_only_one(tmp_path: Path) -> None:
+    subject, vector, made = place(2, tmp_path, site="1.mid")
+    names = [site.name for site in subject.sites]
+    there = names.index("1.mid")
+    assert (made.direction[there] == vector.unit).all()
+    assert not np.delete(made.direction, there, axis=0).any()
+    assert made.metadata["read_site"] == "1.mid"
+    assert "warning" not in made.metadata
+
+
+def test_after_the_final_norm_is_refused_unless_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(TraitError, match=r"after the final norm.*probe_layer3\.pt@2\.post"):
+        place(3, tmp_path)
+    _, vector, made = place(3, tmp_path, site="2.post")
+    assert (made.direction[-1] == vector.unit).all()
+    assert "found after the final norm" in made.metadata["warning"]
+    with pytest.raises(TraitError, match=r"from 0 to 2 .* got 4"):
+        place(4, tmp_path)
+    with pytest.raises(TraitError, match=r"site of .* got '7\.post'"):
+        place(1, tmp_path, site="7.post")
+
+
+def test_a_vector_of_another_width_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TraitError, match=r"width 48 .* got 47"):
+        place(1, tmp_path, width=47)
+
+
+def test_what_is_normal_is_measured(tmp_path: Path) -> None:
+    """Against one text at a time: neutral answers' content tokens, projected."""
+    from traitscope.traits import extract
+
+    subject, vector, made = place(1, tmp_path)
+    scores = []
+    for chat in extract.neutral_chats():
+        text = extract._text(subject, chat)
+        states = subject.hf(
+            torch.tensor([text.token_ids]), output_hidden_states=True, use_cache=False
+        ).hidden_states[1][0]
+        chosen = text.tokens.content & (text.tokens.part == "response")
+        scores.append((states.detach().numpy() @ vector.unit)[chosen])
+    every = np.concatenate(scores).astype(np.float64)
+    at = made.sites.index(next(s for s in made.sites if s.name == "0.post"))
+    np.testing.assert_allclose(made.neutral_mean[at], every.mean(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(made.neutral_std[at], every.std(ddof=1), rtol=1e-4)
+    assert stacked([made]).shape == (7, 48, 1)
+
+
+def test_a_run_with_a_vector(home: Path, tmp_path: Path) -> None:
+    path = put(tmp_path, "probe_layer1.pt", drawn())
+    suite = small_suite(home, traits=["./loud", str(path.parents[2])], prompts=_ONE)
+    outcome = run_suite(suite, out=tmp_path / "run")
+    run = Run.open(outcome.path)
+    assert run.traits == ("loud", "calm")
+    hf = AutoModelForCausalLM.from_pretrained(home / "model").eval()
+    text = run.text(run.generations()[0].generation)
+    ids = torch.tensor([text.tokens.token_id.tolist()])
+    states = hf(ids, output_hidden_states=True).hidden_states[1][0].detach().numpy()
+    unit = (drawn() / drawn().norm()).numpy()
+    own = states @ unit
+    names = [site.name for site in run.sites]
+    mine = text.score[:, names.index("0.post"), 1]
+    assert np.abs(mine - own).max() <= 1e-5 * np.linalg.norm(states, axis=1).max()
+    summary = summarise(run)
+    assert summary.traits[1].site == "0.post"
+    assert "calm: one vector, found at 0.post, is read at every site." in hints(summary)
+    assert len(hints(summary)) <= report_hints.MOST
+    again = run_suite(suite, out=tmp_path / "run")
+    assert again.already_done
+    path.unlink()
+    put(tmp_path, "probe_layer1.pt", drawn(seed=1))
+    other = small_suite(home, traits=["./loud", str(path.parents[2])], prompts=_ONE)
+    with pytest.raises(Exception, match="other data of the trait calm"):
+        run_suite(other, out=tmp_path / "run")
+
+
+_ONE = {"asks": {"texts": ["Is it so?"]}}
