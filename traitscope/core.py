@@ -359,7 +359,8 @@ class Internals:
     rotary); attention [H, T, T] (row t: where token t looked; zero after it); head_out
     [T, H*dh] (each head's output, before the output projection); gate, up, neurons [T, F]
     (neurons = act(gate) * up; without a gate, neurons = act(up)); attn_out, mlp_out [T, D] (what
-    each adds to the stream, post-norm and multiplier included); resid_pre, resid_mid, resid_post
+    each adds to the stream, post-norm and multiplier included); down_out [T, D] (what the MLP's
+    output projection gives, only where mlp_out is not that); resid_pre, resid_mid, resid_post
     [T, D] (no resid_mid where blocks are parallel); attn_post_norm_scale, mlp_post_norm_scale [T]
     (1 without a post-norm); head_to_score [K, H, dh], neuron_to_score [K, F], attn_bias_score,
     mlp_bias_score [K].

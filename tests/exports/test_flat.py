@@ -14,8 +14,8 @@ import pytest
 
 from tests.runs.build import SITES, TRAITS, capture, directions, failed_record, text_record
 from tests.runs.build import header_of as header
-from traitscope.core import TextRecord, TraitDirections
-from traitscope.errors import InputError, MachineError
+from traitscope.core import Generation, TextRecord, TraitDirections
+from traitscope.errors import InputError, MachineError, RunError
 from traitscope.exports.flat import FLAT, export_flat, guarded
 from traitscope.runs import Run, RunWriter
 
@@ -228,6 +228,19 @@ def test_a_run_or_a_file_is_no_place_for_it(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="got the file"):
         export_flat(run, "csv", tmp_path / "file", force=True)
+
+
+def test_no_id_of_a_stranger_leads_out_of_the_folder(tmp_path: Path) -> None:
+    record = text_record(0)
+    assert record.trace is not None
+    evil = Generation("../../evil", 0)
+    record = replace(record, generation=evil, trace=replace(record.trace, generation=evil))
+    with RunWriter.create(tmp_path / "run", header(range(1)), one_site_only()) as writer:
+        writer.commit([record], [])
+    run = Run.open(tmp_path / "run")
+    with pytest.raises(RunError, match="no safe file name"):
+        export_flat(run, "npz", tmp_path / "a" / "b" / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 @pytest.mark.parametrize("to", FLAT)

@@ -132,8 +132,13 @@ def _say(screen: Screen, run: str, to: str, out: Path, made: Exported) -> None:
         return
     kept = f" ({made.kept} were there already)" if made.kept else ""
     lines = [
-        f"{made.texts} texts as {to} in {out}: {made.files} files{kept}, {made.bytes / 1e6:.1f} MB."
+        f"{_texts(made.texts)} as {to} in {out}: {made.files} files{kept}, "
+        f"{made.bytes / 1e6:.1f} MB written."
     ]
     if made.failed:
-        lines.append(f"{made.failed} texts of the run failed and have no tokens.")
+        lines.append(f"{_texts(made.failed)} of the run failed, without tokens.")
     screen.show("\n".join(map(one_line, lines)))
+
+
+def _texts(count: int) -> str:
+    return "1 text" if count == 1 else f"{count} texts"

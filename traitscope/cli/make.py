@@ -102,7 +102,9 @@ def capture(
     trait: Annotated[
         list[str],
         typer.Option(
-            "--trait", metavar="NAME", help="A bundled trait, or a trait's folder; may be repeated."
+            "--trait",
+            metavar="NAME",
+            help="A bundled trait, a trait's folder or a vector (.pt); may be repeated.",
         ),
     ],
     prompts: Annotated[

@@ -1,11 +1,12 @@
 """The engine: batched decoding with taps, replay, internals.  Tensors in, traces out.
 
 `decode.py` is the loop, `slots.py` its cache, `sampling.py` its dice; `replay.py` scores texts
-that exist, `internals.py` opens one block, `agree.py` measures that batched = alone.  The engine
-knows nothing of disks, suites or screens.
+that exist, `internals.py` opens one block, `attention.py` says where each block looks, `agree.py`
+measures that batched = alone.  The engine knows nothing of disks, suites or screens.
 """
 
 from traitscope.engine.agree import agreement
+from traitscope.engine.attention import mean_attention
 from traitscope.engine.decode import Batching, Clock, Request, generate
 from traitscope.engine.internals import capture_internals, check_internals
 from traitscope.engine.replay import mean_states, score_texts
@@ -20,6 +21,7 @@ __all__ = [
     "check_internals",
     "generate",
     "gumbel",
+    "mean_attention",
     "mean_states",
     "noise_key",
     "pick",

@@ -26,7 +26,7 @@ from traitscope.errors import ModelError
 from traitscope.models import Model
 from traitscope.models.anatomy import Block, Family
 
-__all__ = ["capture_internals", "check_internals"]
+__all__ = ["capture_internals", "check_internals", "eager"]
 
 
 def check_internals(model: Model, block: int) -> None:
@@ -97,6 +97,8 @@ def capture_internals(
     }
     if not anatomy.parallel:
         tensors["resid_mid"] = seen["mid"]
+    if parts.mlp_post_norm is not None or anatomy.residual_multiplier != 1:
+        tensors["down_out"] = seen["mlp_raw"]
     arrays = {name: _array(tensor) for name, tensor in tensors.items()}
     return Internals(generation, block, tuple(traits), arrays, _notes(model, sites, to_mid))
 
@@ -118,7 +120,7 @@ def _watch(model: Model, parts: Block, token_ids: Sequence[int]) -> dict[str, Te
     family = model.anatomy.family
     seen: dict[str, Tensor] = {}
     id_1T = torch.tensor([list(token_ids)], device=model.device)
-    with torch.inference_mode(), _eager(model.hf), _hooks(_places(parts, family), seen):
+    with torch.inference_mode(), eager(model.hf), _hooks(_places(parts, family), seen):
         model.anatomy.stack(input_ids=id_1T, use_cache=False)
     if "attention" not in seen:
         raise ModelError(
@@ -174,7 +176,7 @@ def _hooks(places: Iterator[_Place], seen: dict[str, Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def _eager(hf: Any) -> Iterator[None]:
+def eager(hf: Any) -> Iterator[None]:
     """Plain attention for a while: the only kind that returns its weights."""
     before = hf.config._attn_implementation
     hf.set_attn_implementation("eager")

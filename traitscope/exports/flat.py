@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from traitscope.core import Float32, read_site
+from traitscope.errors import RunError
 from traitscope.exports.place import Exported, open_folder, streamed, write
 from traitscope.runs import GenerationRow, Run, TextData
 from traitscope.ticks import Progress, Tick
@@ -115,7 +117,7 @@ def export_flat(
     choice = Choice.of(run, sites or (_DEFAULT_SITES[to],))
     rows = run.generations()
     done = [row.generation.id for row in rows if row.status == "done"]
-    names = _FILES.get(to) or tuple(f"{name}.npz" for name in done)
+    names = _FILES.get(to) or tuple(_file_of(name) for name in done)
     open_folder(out, names, force=force)
     writers = {"csv": _write_csv, "jsonl": _write_jsonl, "npz": _write_npz}
     writers[to](run, rows, choice, out, progress)
@@ -275,7 +277,7 @@ def _write_npz(
         if text is not None:
             buffer = BytesIO()
             np.savez_compressed(buffer, **cast(dict[str, Any], _arrays(run, row, text, choice)))
-            write(out / f"{row.generation.id}.npz", buffer.getvalue())
+            write(out / _file_of(row.generation.id), buffer.getvalue())
 
 
 def _arrays(
@@ -301,6 +303,16 @@ def _arrays(
         "text": _strings([tokens.text])[0, ...],
         "about": np.array(json.dumps(_about(row))),
     }
+
+
+def _file_of(generation: str) -> str:
+    """A run may come from a stranger: no text's id may lead out of the folder."""
+    if not re.fullmatch(r"[0-9A-Za-z_]{1,64}-\d+", generation):
+        raise RunError(
+            f"Expected a text's id such as '0123456789abcdef-0', got '{generation[:80]}', which is no "
+            "safe file name. Export to csv or jsonl instead."
+        )
+    return f"{generation}.npz"
 
 
 def _strings(texts: Sequence[str]) -> NDArray[np.str_]:

@@ -27,7 +27,7 @@ from traitscope.runs.tensors import load_directions, parse_internals
 __all__ = ["Problem", "verify"]
 
 PER_TOKEN = {"q", "k", "v", "head_out", "gate", "up", "neurons", "attn_out", "mlp_out"}
-PER_TOKEN |= {"resid_pre", "resid_mid", "resid_post"}
+PER_TOKEN |= {"down_out", "resid_pre", "resid_mid", "resid_post"}
 PER_TOKEN |= {"attn_post_norm_scale", "mlp_post_norm_scale"}
 NORM_SLACK = 1e-4  # |h . v| <= |h| |v|; both sides are float32 sums
 
