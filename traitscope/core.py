@@ -422,7 +422,10 @@ class TraitDirections:
         """Scores at one site as z: (score - neutral mean) / neutral std, for that kind of token.
 
         `prompt[-1]` has its own neutral numbers, since it is nearly always a template token.
+        NaN where the trait has no direction (all zero).
         """
+        if not self.direction[site].any():
+            return np.full_like(score, np.nan, dtype=np.float32)
         if window.part == "prompt" and window.index == -1:
             mean, std = self.neutral_prompt_mean[site], self.neutral_prompt_std[site]
         else:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from tests.runner.small import small_suite
 from tests.tiny import model as tiny_model
 from traitscope.errors import SuiteError, TraitError
 from traitscope.report import hints as report_hints
-from traitscope.report import summarise
+from traitscope.report import night, summarise
 from traitscope.report.hints import hints
 from traitscope.runner import run_suite
 from traitscope.runs import Run
@@ -230,6 +231,29 @@ def test_a_run_with_a_vector(home: Path, tmp_path: Path) -> None:
     other = small_suite(home, traits=["./loud", str(path.parents[2])], prompts=_ONE)
     with pytest.raises(Exception, match="other data of the trait calm"):
         run_suite(other, out=tmp_path / "run")
+
+
+def test_a_run_with_a_vector_at_one_site(home: Path, tmp_path: Path) -> None:
+    """There is no z where there is no direction, and the report can say so."""
+    path = put(tmp_path, "probe_layer2.pt", drawn())
+    suite = small_suite(home, traits=[f"{path}@1.post"], prompts=_ONE)
+    run = Run.open(run_suite(suite, out=tmp_path / "run").path)
+    z = run.scores(run.generations()[0].generation, as_="z")
+    assert np.isfinite(z.sel(site="1.post")).all()
+    assert np.isnan(z.drop_sel(site="1.post")).all()
+    summary = summarise(run)
+    (row,) = summary.traits[0].prompts
+    assert summary.traits[0].site == "1.post"
+    assert np.isfinite(row.response)
+    assert np.isnan(row.embed)
+    assert "calm" in render(night(summary))
+
+
+def render(page: Any) -> str:
+    console = Console(width=100)
+    with console.capture() as captured:
+        console.print(page)
+    return captured.get()
 
 
 _ONE = {"asks": {"texts": ["Is it so?"]}}

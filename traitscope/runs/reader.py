@@ -255,7 +255,9 @@ class Run:
         trait = [self.directions[name] for name in self.traits]
         mean_SK = np.stack([t.neutral_mean for t in trait], axis=1)
         std_SK = np.stack([t.neutral_std for t in trait], axis=1)
-        return np.asarray((text.score - mean_SK) / np.maximum(std_SK, _TINY), np.float32)
+        there_SK = np.stack([t.direction.any(axis=1) for t in trait], axis=1)
+        scale_SK = np.where(there_SK, np.maximum(std_SK, _TINY), np.nan)  # no direction: no z
+        return np.asarray((text.score - mean_SK) / scale_SK, np.float32)
 
 
 class _Directions(Mapping[str, TraitDirections]):

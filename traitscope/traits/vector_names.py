@@ -44,13 +44,13 @@ def vector_at(entry: str, root: Path) -> VectorSource | str | None:
     """
     path, site = _parted(entry, root)
     if path.suffix != ".pt":
-        if (path / "trait.toml").is_file() or not (path / _VECTORS).is_dir():
+        if os.path.isfile(path / "trait.toml") or not os.path.isdir(path / _VECTORS):
             return None
         found = _only(path / _VECTORS, entry)
         if isinstance(found, str):
             return found
         path = found
-    if not path.is_file():
+    if not os.path.isfile(path):
         return f"expected a vector's file at {shown(entry)}, got none. Check the path."
     name = _NAME.fullmatch(path.name)
     if name is None and site is None:
@@ -66,7 +66,7 @@ def _parted(entry: str, root: Path) -> tuple[Path, str | None]:
     """Path and site; a path that has an `@` of its own and is there is meant."""
     whole = root / os.path.expanduser(entry)
     match = _AT.fullmatch(entry)
-    if match is None or whole.exists():
+    if match is None or os.path.exists(whole):
         return whole, None
     return root / os.path.expanduser(match["path"]), match["site"]
 
