@@ -309,7 +309,7 @@ def _file_of(generation: str) -> str:
     """A run may come from a stranger: no text's id may lead out of the folder."""
     if not re.fullmatch(r"[0-9A-Za-z_]{1,64}-\d+", generation):
         raise RunError(
-            f"Expected a text's id such as '0123456789abcdef-0', got '{generation[:80]}', which is no "
+            f"Expected a text's id such as '0123456789abcdef-0', got '{generation[:80]}': no "
             "safe file name. Export to csv or jsonl instead."
         )
     return f"{generation}.npz"
