@@ -132,13 +132,13 @@ def _say(screen: Screen, run: str, to: str, out: Path, made: Exported) -> None:
         return
     kept = f" ({made.kept} were there already)" if made.kept else ""
     lines = [
-        f"{_texts(made.texts)} as {to} in {out}: {made.files} files{kept}, "
+        f"{_count(made.texts, 'text')} as {to} in {out}: {_count(made.files, 'file')}{kept}, "
         f"{made.bytes / 1e6:.1f} MB written."
     ]
     if made.failed:
-        lines.append(f"{_texts(made.failed)} of the run failed, without tokens.")
+        lines.append(f"{_count(made.failed, 'text')} of the run failed, without tokens.")
     screen.show("\n".join(map(one_line, lines)))
 
 
-def _texts(count: int) -> str:
-    return "1 text" if count == 1 else f"{count} texts"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
