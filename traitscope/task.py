@@ -62,6 +62,7 @@ class Task:
         self.began, self.clock = began, Clock()
         self.seconds = dict.fromkeys(_PHASES, 0.0)
         self.made = 0
+        self.committing = False  # stays True where a commit was cut short
 
     def run(self) -> dict[str, Any]:
         """Do it all; returns the stats.  Nothing is written before model and directions stand."""
@@ -261,7 +262,8 @@ class Task:
                     if len(pending) >= enough:
                         flush()
         finally:
-            flush()
+            if not self.committing:  # one that was cut short may have happened: never twice
+                flush()
 
     def _of(self, writer: RunWriter, generations: Iterable[Generation]) -> list[Capture]:
         """The captures that come with texts: trajectories."""
@@ -304,7 +306,9 @@ class Task:
         self, writer: RunWriter, texts: Sequence[TextRecord], captures: Sequence[Capture]
     ) -> None:
         with self._timed("write"):
+            self.committing = True
             writer.commit(texts, captures)
+            self.committing = False
         self.made += len(captures)
 
     # --- internals -------------------------------------------------------------------------------

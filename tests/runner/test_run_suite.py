@@ -728,7 +728,10 @@ def test_what_waits_to_be_committed_is_kept(home: Path, model: Model, world: Wor
     assert len(world.texts) == 1, "nor is it made twice where nothing happens"
 
 
-@pytest.mark.parametrize("moment", ["before", "staging", "publishing", "appending", "after"])
+MOMENTS = ["before", "staging", "publishing", "appending", "noting", "after"]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("at", [1, 3, 5])
 def test_interrupted_during_a_commit(
     home: Path,
@@ -753,7 +756,12 @@ def _interrupt(patch: pytest.MonkeyPatch, moment: str, at: int) -> dict[str, int
     """Ctrl-C once, around or in the commit number `at`."""
     seen = {"calls": 0}
     place: Any = RunWriter if moment in ("before", "after") else writing
-    names = {"staging": "stage", "publishing": "publish", "appending": "seal_part"}
+    names = {
+        "staging": "stage",
+        "publishing": "publish",
+        "appending": "seal_part",
+        "noting": "_rows",  # the part is in the manifest, and the writer has not noted it yet
+    }
     name = names.get(moment, "commit")
     real = getattr(place, name)
 
