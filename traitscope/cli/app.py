@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from traitscope import __version__
-from traitscope.cli import make, read
+from traitscope.cli import doctor, make, read
 
 __all__ = ["app"]
 
@@ -44,5 +44,6 @@ for _verb, _name in (
     (make.init, "init"),
     (read.report, "report"),
     (read.verify, "verify"),
+    (doctor.doctor, "doctor"),
 ):
     app.command(_name)(_verb)

@@ -37,6 +37,8 @@ TITLES = {
     "generate": "Writing and reading",
     "internals": "Opening blocks",
     "write": "Saving",
+    "check": "Checking",
+    "hash": "Hashing tensors",
     "done": "Done",
 }
 
