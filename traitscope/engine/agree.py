@@ -53,18 +53,18 @@ LONG = Probe(
 )
 
 
-def agreement(model: Model, probe: Probe = QUICK) -> Iterator[Proof]:
+def agreement(model: Model, probe: Probe = QUICK) -> list[Proof]:
     """Proofs "batched = alone" and "slots = a plain forward"; raises nothing."""
-    return timed(_agreement(model, probe))
+    return list(timed(_agreement(model, probe)))
 
 
-def repetition(model: Model, probe: Probe = QUICK, *, agree: bool = True) -> Iterator[Proof]:
+def repetition(model: Model, probe: Probe = QUICK, *, agree: bool = True) -> list[Proof]:
     """Proofs "two equal runs agree" and "sampled text = alone"; raises nothing.
 
     The second one says nothing new where a batch's numbers are not those of a text alone
     (`agree` False).
     """
-    return timed(_repetition(model, probe, agree))
+    return list(timed(_repetition(model, probe, agree)))
 
 
 def _agreement(model: Model, probe: Probe) -> Iterator[Proof]:

@@ -279,7 +279,8 @@ def load(
 
     `device`: auto (CUDA, else MPS, else CPU) or a torch device; `dtype`: auto (as the checkpoint
     says), float32, bfloat16 or float16.  Raises ModelError (not found, not supported, no such
-    device, and unless `allow_unproven` a proof that does not hold) and MachineError (out of memory).
+    device, and unless `allow_unproven` a proof that does not hold) and MachineError (out of
+    memory).
     """
     checkpoint = locate(name, revision=revision)
     return load_checkpoint(checkpoint, device=device, dtype=dtype, allow_unproven=allow_unproven)
