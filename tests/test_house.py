@@ -47,6 +47,8 @@ RANK = {
     "pocket.train": 4,
     "pocket.evaluate": 4,
     "pocket.measure": 4,
+    "machine": 3,
+    "checkup": 4,
     "work": 5,
     "task": 5,
     "runner": 5,

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from traitscope.checkup import doctor
     from traitscope.core import Generation, GenerationConfig, Message, Prompt, Site, Window
     from traitscope.errors import InputError, TraitscopeError
     from traitscope.models import Model, load
@@ -33,6 +34,7 @@ __all__ = [
     "TraitscopeError",
     "Window",
     "capture",
+    "doctor",
     "init_folder",
     "load",
     "load_prompts",
@@ -41,6 +43,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "checkup": ("doctor",),
     "core": ("Generation", "GenerationConfig", "Message", "Prompt", "Site", "Window"),
     "errors": ("InputError", "TraitscopeError"),
     "models": ("Model", "load"),

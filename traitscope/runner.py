@@ -72,21 +72,26 @@ def capture(
     internals: Sequence[int | str] = (),
     out: str | Path | None = None,
     fresh: bool = False,
+    allow_unproven: bool = False,
     progress: Progress = lambda tick: None,
     **generation: float,
 ) -> Run:
     """Capture traits on prompts, without a suite; returns the run, opened.
 
     `model` is a loaded `Model` or a name to load; `traits` are names or paths as in a suite;
-    `internals` are blocks (numbers or "middle") to open on the same texts; `generation` takes the
-    fields of `GenerationConfig`.  The run is kept in `out` (default `runs/capture-KEY`), and the
-    same call again finds it finished.  Raises what `run_suite` raises.
+    `internals` are blocks (numbers or "middle") to open on the same texts; `allow_unproven` goes on
+    with a model that fails its checks; `generation` takes the fields of `GenerationConfig`.  The
+    run is kept in `out` (default `runs/capture-KEY`), and the same call again finds it finished.
+    Raises what `run_suite` raises.
     """
     for what, given_texts in (("prompts", prompts), ("traits", traits)):
         if isinstance(given_texts, str):  # or each of its letters would be one
             raise InputError(f"{what}: expected a list of texts, got one text. Put it into [ ].")
     named = model if isinstance(model, str) else model.name
-    suite = capture_suite(named, {"texts": list(prompts)}, traits, internals, generation)
+    texts = {"texts": list(prompts)}
+    suite = capture_suite(
+        named, texts, traits, internals, generation, allow_unproven=allow_unproven
+    )
     given = model if isinstance(model, Model) else None
     place = None if out is None else Path(out)
     outcome = run_suite(suite, out=place, fresh=fresh, model=given, progress=progress)

@@ -46,7 +46,7 @@ __all__ = [
 
 # what may be given beside a suite's file, and where in the file it belongs
 OVERRIDES: dict[str, tuple[str, ...]] = {
-    **{key: (key,) for key in ("model", "device", "dtype", "rows")},
+    **{key: (key,) for key in ("model", "device", "dtype", "rows", "allow_unproven")},
     **{key: ("generation", key) for key in GenerationTable.model_fields},
 }
 

@@ -137,6 +137,9 @@ class SuiteTable(_Table):
     rows: Annotated[int, Field(ge=1, lt=2**31)] | Literal["auto"] = Field(
         "auto", description="a whole number >= 1 or 'auto'"
     )
+    allow_unproven: bool = Field(
+        False, description="true (go on with a model that fails its checks) or false"
+    )
     traits: tuple[str, ...] = Field(
         min_length=1,
         strict=False,

@@ -6,27 +6,26 @@ through a callback.  Knows nothing of command lines or of where runs are kept.
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from traitscope.checkup import at_load
 from traitscope.core import Capture, Float32, Generation, TextRecord, Trace, TraitDirections
 from traitscope.engine import (
     Batching,
     Clock,
     Request,
-    agreement,
     capture_internals,
     check_internals,
     generate,
 )
-from traitscope.errors import Interrupted, MachineError, ModelError
+from traitscope.errors import Interrupted, MachineError
+from traitscope.machine import versions
 from traitscope.models import Model, Proof
 from traitscope.runs import Run, RunHeader, RunWriter
 from traitscope.suite import Suite
@@ -80,6 +79,7 @@ class Task:
         directions = self._directions(model)
         header = self._header(model, directions, proofs)
         with self._open(header, directions) as writer:
+            self._own_up(writer, model, proofs)
             direction_SDK = stacked([directions[name] for name in self.suite.trait_names])
             try:
                 self._texts(writer, model, direction_SDK)
@@ -124,7 +124,7 @@ class Task:
     def _load(self) -> Model:
         self.progress(Tick("load", message=f"Loading {self.source.name}."))
         with self._timed("load"):
-            model = self.source.load(self.suite.device)
+            model = self.source.load(self.suite.device, allow_unproven=self.suite.allow_unproven)
         n_blocks = len(model.anatomy.blocks)
         for generation in self.work.prompts:
             for block in self.work.blocks_of(generation, n_blocks):
@@ -133,16 +133,17 @@ class Task:
 
     def _prove(self, model: Model) -> list[Proof]:
         with self._timed("load"):
-            proofs = [*model.proofs, *agreement(model)]
-        broken = [proof for proof in proofs if not proof.held]
-        if broken:
-            said = "; ".join(f"{p.name}: {p.difference:.2g} |h|" for p in broken)
-            raise ModelError(
-                f"Expected '{model.name}' in {model.dtype_name} on {model.device} to give the same "
-                f"numbers in a batch as alone, but: {said}. Its runs could not be trusted; try "
-                "float32, or report the architecture."
-            )
+            proofs = at_load(model)
+        if not self.suite.allow_unproven:
+            model.proven(proofs)
         return proofs
+
+    def _own_up(self, writer: RunWriter, model: Model, proofs: Sequence[Proof]) -> None:
+        """What failed of a model that is used all the same; also of one that goes on a run."""
+        broken = [proof.to_dict() for proof in proofs if proof.held is False]
+        if broken:
+            place = {"dtype": model.dtype_name, "device": str(model.device)}
+            writer.event("unproven", checks=broken, **place)
 
     def _directions(self, model: Model) -> dict[str, TraitDirections]:
         """Of each trait, in the suite's order: the run's own, a file's, or made from pairs."""
@@ -182,7 +183,7 @@ class Task:
             join=1 if model.device.type == "cpu" else max(1, rows // 3),
             captures=self.work.captures,
             traits=tuple({"name": name, "hash": d.hash} for name, d in directions.items()),
-            versions=_versions(),
+            versions=versions(),
             proofs=[proof.to_dict() for proof in proofs],
         )
 
@@ -337,13 +338,3 @@ class Task:
             with self._timed("write"):
                 writer.commit([], [] if capture in done else [capture], opened)
             self.made += 1
-
-
-def _versions() -> dict[str, str]:
-    packages = ("torch", "transformers", "tokenizers", "numpy")
-    return {
-        **{name: version(name) for name in packages},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "threads": str(torch.get_num_threads()),
-    }

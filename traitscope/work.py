@@ -48,11 +48,13 @@ class Source:
             checkpoint.name, checkpoint.tokenizer, checkpoint.fingerprint, dtype, checkpoint, None
         )
 
-    def load(self, device: str) -> Model:
+    def load(self, device: str, *, allow_unproven: bool = False) -> Model:
         if self.model is not None:
             return self.model
         assert self.checkpoint is not None  # one of the two is always there
-        return load_checkpoint(self.checkpoint, device=device, dtype=self.dtype)
+        return load_checkpoint(
+            self.checkpoint, device=device, dtype=self.dtype, allow_unproven=allow_unproven
+        )
 
 
 @dataclass(frozen=True)

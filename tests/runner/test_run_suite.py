@@ -569,7 +569,7 @@ class Failing:
 def model(home: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
     """Loaded, and known to agree: the forwards that are counted are the run's own."""
     loaded = load(str(home / "model"))
-    monkeypatch.setattr(task, "agreement", lambda model: [])
+    monkeypatch.setattr(task, "at_load", lambda model: [])
     return loaded
 
 

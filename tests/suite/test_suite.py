@@ -216,12 +216,14 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
         "device": "cuda:1",
         "dtype": "bfloat16",
         "rows": 24,
+        "allow_unproven": True,
     }
     assert set(given) == set(OVERRIDES)
     suite = load_suite(path, given)
     assert suite.config("two") == GenerationConfig(7, 0, 0.5, 4, 9, 2)
     assert (suite.model, suite.device, suite.dtype) == ("other/model", "cuda:1", "bfloat16")
-    assert suite.rows == 24
+    assert (suite.rows, suite.allow_unproven) == (24, True)
+    assert not plain.allow_unproven
     assert suite.revision is None, "it was the other model's"
 
 

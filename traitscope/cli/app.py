@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from traitscope import __version__
-from traitscope.cli import export, make, read
+from traitscope.cli import doctor, export, make, read
 
 __all__ = ["app"]
 
@@ -45,5 +45,6 @@ for _verb, _name in (
     (read.report, "report"),
     (read.verify, "verify"),
     (export.export, "export"),
+    (doctor.doctor, "doctor"),
 ):
     app.command(_name)(_verb)

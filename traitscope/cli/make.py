@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from traitscope.cli.options import (
+    AllowUnproven,
     Device,
     Dtype,
     Fresh,
@@ -65,6 +66,7 @@ def run(
     out: Out = None,
     fresh: Fresh = False,
     retry_failed: RetryFailed = False,
+    allow_unproven: AllowUnproven = False,
     json: Json = False,
 ) -> int:
     """Run a suite: load its model once, ask all its prompts, keep every trait at every token.
@@ -91,6 +93,7 @@ def run(
         device=device,
         dtype=dtype,
         rows=rows,
+        allow_unproven=allow_unproven or None,  # not given leaves the suite's own
     )
     return _make(load_suite(suite, options), out, fresh, json, retry_failed)
 
@@ -137,6 +140,7 @@ def capture(
     out: Out = None,
     fresh: Fresh = False,
     retry_failed: RetryFailed = False,
+    allow_unproven: AllowUnproven = False,
     json: Json = False,
 ) -> int:
     """Capture traits on prompts, without a suite.
@@ -164,7 +168,7 @@ def capture(
             seed=seed,
             samples=samples,
         ),
-        **given(device=device, dtype=dtype, rows=rows),
+        **given(device=device, dtype=dtype, rows=rows, allow_unproven=allow_unproven),
     )
     return _make(suite, out, fresh, json, retry_failed)
 

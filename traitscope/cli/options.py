@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 __all__ = [
+    "AllowUnproven",
     "Device",
     "Dtype",
     "Fresh",
@@ -116,6 +117,14 @@ Fresh = Annotated[
 RetryFailed = Annotated[
     bool,
     typer.Option("--retry-failed", help="Try again what failed before.", rich_help_panel=_WHERE),
+]
+AllowUnproven = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unproven",
+        help="Go on with a model that fails its checks at load; the run and its report say so.",
+        rich_help_panel=_WHERE,
+    ),
 ]
 Json = Annotated[
     bool,

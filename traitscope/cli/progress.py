@@ -38,6 +38,8 @@ TITLES = {
     "internals": "Opening blocks",
     "export": "Exporting",
     "write": "Saving",
+    "check": "Checking",
+    "hash": "Hashing tensors",
     "done": "Done",
 }
 

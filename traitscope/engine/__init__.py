@@ -5,7 +5,7 @@ that exist, `internals.py` opens one block, `attention.py` says where each block
 measures that batched = alone.  The engine knows nothing of disks, suites or screens.
 """
 
-from traitscope.engine.agree import agreement
+from traitscope.engine.agree import LONG, QUICK, WIDE, Probe, agreement, repetition
 from traitscope.engine.attention import mean_attention
 from traitscope.engine.decode import Batching, Clock, Request, generate
 from traitscope.engine.internals import capture_internals, check_internals
@@ -13,8 +13,12 @@ from traitscope.engine.replay import mean_states, score_texts
 from traitscope.engine.sampling import gumbel, noise_key, pick
 
 __all__ = [
+    "LONG",
+    "QUICK",
+    "WIDE",
     "Batching",
     "Clock",
+    "Probe",
     "Request",
     "agreement",
     "capture_internals",
@@ -25,5 +29,6 @@ __all__ = [
     "mean_states",
     "noise_key",
     "pick",
+    "repetition",
     "score_texts",
 ]

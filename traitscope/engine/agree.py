@@ -1,11 +1,17 @@
 """Does a batch give the numbers of a text run alone?  Measured on the model itself, in seconds.
 
-Three fixed texts of different lengths are continued greedily for a few tokens: together in two
-slots, alone, and replayed in one forward.  Differences are in units of |h|, as everywhere.  In
-float32 they must be rounding; in narrow dtypes they are the noise floor of every number of a run.
+Fixed texts of staggered lengths are continued for a few tokens: together in fewer slots than
+texts, so that places are taken over; alone; and the same ids again in one plain forward.
+Differences are in units of |h|, as everywhere.  In float32 they must be rounding; in narrow dtypes
+they are the noise floor of every number of a run.  Each check is made so that one broken thing
+breaks one of them; what would only repeat another one's failure is not measured.
+This module does not know tokenizers, nor who asks.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,53 +19,122 @@ import torch
 from traitscope.core import Float32, Generation, GenerationConfig, Trace, prompt_id_of
 from traitscope.engine.decode import Batching, Request, generate
 from traitscope.engine.replay import score_texts
-from traitscope.models import Model, Proof
-from traitscope.models.proof import probe_ids
+from traitscope.models import Model, Proof, is_finite
+from traitscope.models.proof import probe_ids, timed
 
-__all__ = ["agreement"]
+__all__ = ["LONG", "QUICK", "WIDE", "Probe", "agreement", "repetition"]
 
-_CONFIG = GenerationConfig(temperature=0.0)
-_LENGTHS = (9, 5, 3)
-_NEW_TOKENS = (2, 6, 4)  # the first row ends first: another takes its place, and a third joins
 # float32: the contract. Others: reported, judged by the reader (a loose bound catches nonsense).
 _ALLOWED = {torch.float32: 1e-5, torch.float64: 1e-5}
 _NARROW = 0.25
+TEMPERATURE = 0.7
+
+Traces = dict[Generation, Trace]
 
 
-def agreement(model: Model) -> list[Proof]:
+@dataclass(frozen=True)
+class Probe:
+    """Which texts are compared: the tokens of each prompt, the most of each answer, the slots.
+
+    Answers end one after the other and not in order, so that rows move and others join.
+    """
+
+    lengths: tuple[int, ...]
+    new_tokens: tuple[int, ...]
+    rows: int
+
+
+QUICK = Probe((9, 5, 3), (2, 5, 3), rows=2)
+WIDE = Probe((24, 3, 17, 9, 1, 12), (3, 8, 6, 9, 5, 7), rows=3)
+LONG = Probe(
+    (480, 3, 250, 61, 130, 17, 33, 320, 9, 200, 90, 1),
+    (20, 32, 9, 27, 14, 24, 31, 6, 29, 17, 22, 26),
+    rows=5,
+)
+
+
+def agreement(model: Model, probe: Probe = QUICK) -> list[Proof]:
     """Proofs "batched = alone" and "slots = a plain forward"; raises nothing."""
-    requests = _requests(model)
-    direction_SDK = _direction(model)
-    together = _traces(model, requests, direction_SDK, rows=2)
-    alone = {
-        key: trace
-        for request in requests
-        for key, trace in _traces(model, [request], direction_SDK, rows=1).items()
-    }
+    return list(timed(_agreement(model, probe)))
+
+
+def repetition(model: Model, probe: Probe = QUICK, *, agree: bool = True) -> list[Proof]:
+    """Proofs "two equal runs agree" and "sampled text = alone"; raises nothing.
+
+    The second one says nothing new where a batch's numbers are not those of a text alone
+    (`agree` False).
+    """
+    return list(timed(_repetition(model, probe, agree)))
+
+
+def _agreement(model: Model, probe: Probe) -> Iterator[Proof]:
+    batched, plain = "batched = alone", "slots = a plain forward"
     allowed = _ALLOWED.get(model.dtype, _NARROW)
-    texts = sum(not np.array_equal(together[k].token_ids, alone[k].token_ids) for k in alone)
-    batched = max(_apart(together[k], alone[k]) for k in alone)
-    replayed = _replayed(model, list(together.values()), direction_SDK)
-    exact = allowed < _NARROW
-    return [
-        Proof(
-            "batched = alone",
-            batched,
-            allowed,
-            batched <= allowed and not (exact and texts),
-            f"{len(alone) - texts} of {len(alone)} texts equal",
-        ),
-        Proof("slots = a plain forward", replayed, allowed, replayed <= allowed),
-    ]
+    if not is_finite(model.proofs):
+        for name in (batched, plain):
+            yield Proof.skipped(name, allowed, "values are not finite")
+        return
+    requests, config = _requests(model, probe), _config(temperature=0.0)
+    together = _together(model, requests, config, probe.rows)
+    alone = _alone(model, requests, config)
+    yield _compared(batched, together, alone, allowed)
+    # those run alone: what a batch breaks is named above
+    yield Proof.of(plain, _replayed(model, list(alone.values())), allowed)
 
 
-def _requests(model: Model) -> list[Request]:
-    ids = probe_ids(int(model.anatomy.config.vocab_size), len(_LENGTHS), max(_LENGTHS)).tolist()
-    texts = [tuple(row[:length]) for row, length in zip(ids, _LENGTHS, strict=True)]
-    return [
-        Request(Generation(prompt_id_of(text)), text, new_tokens)
-        for text, new_tokens in zip(texts, _NEW_TOKENS, strict=True)
-    ]
+def _repetition(model: Model, probe: Probe, agree: bool) -> Iterator[Proof]:
+    twice, sampled = "two equal runs agree", "sampled text = alone"
+    allowed, flips = _ALLOWED.get(model.dtype, _NARROW), 0.0 if _exact(model) else 1.0
+    if not is_finite(model.proofs):
+        yield Proof.skipped(twice, allowed, "values are not finite")
+        yield Proof.skipped(sampled, flips, "values are not finite", unit="of texts")
+        return
+    requests, config = _requests(model, probe), _config(TEMPERATURE)
+    first = _together(model, requests, config, probe.rows)
+    again = _together(model, requests, config, probe.rows)
+    yield _compared(twice, first, again, allowed)
+    if not agree:
+        yield Proof.skipped(sampled, flips, "batched is not alone", unit="of texts")
+        return
+    alone = _alone(model, requests, config)
+    share = _unequal(first, alone) / len(alone)
+    detail = f"{_equal(first, alone)}, temperature {TEMPERATURE}"
+    yield Proof.of(sampled, share, flips, detail, unit="of texts")
+
+
+def _compared(name: str, some: Traces, others: Traces, allowed: float) -> Proof:
+    """Numbers within what is allowed; in float32 the texts must be equal too."""
+    worst = max(_apart(some[key], others[key]) for key in others)
+    held = worst <= allowed and not (allowed < _NARROW and _unequal(some, others))
+    return Proof(name, worst, allowed, held, _equal(some, others))
+
+
+def _equal(some: Traces, others: Traces) -> str:
+    return f"{len(others) - _unequal(some, others)} of {len(others)} texts equal"
+
+
+def _unequal(some: Traces, others: Traces) -> int:
+    return sum(not np.array_equal(some[k].token_ids, others[k].token_ids) for k in others)
+
+
+def _exact(model: Model) -> bool:
+    return model.dtype in _ALLOWED
+
+
+def _config(temperature: float) -> GenerationConfig:
+    return GenerationConfig(temperature=temperature)  # lengths are the requests' own
+
+
+def _requests(model: Model, probe: Probe) -> list[Request]:
+    """The probe's texts, cut to what the model's context holds."""
+    vocabulary = int(model.anatomy.config.vocab_size)
+    ids = probe_ids(vocabulary, len(probe.lengths), max(probe.lengths)).tolist()
+    requests = []
+    for row, length, new in zip(ids, probe.lengths, probe.new_tokens, strict=True):
+        new = min(new, model.context - 1)
+        text = tuple(row[: min(length, model.context - new)])
+        requests.append(Request(Generation(prompt_id_of(text)), text, new))
+    return requests
 
 
 def _direction(model: Model) -> Float32:
@@ -69,14 +144,19 @@ def _direction(model: Model) -> Float32:
     return np.asarray(unit, dtype=np.float32)
 
 
-def _traces(
-    model: Model,
-    requests: list[Request],
-    direction_SDK: Float32,
-    rows: int,
-) -> dict[Generation, Trace]:
-    made = generate(model, requests, direction_SDK, _CONFIG, Batching(rows))
+def _together(
+    model: Model, requests: Sequence[Request], config: GenerationConfig, rows: int
+) -> Traces:
+    made = generate(model, requests, _direction(model), config, Batching(rows))
     return {trace.generation: trace for trace in made}
+
+
+def _alone(model: Model, requests: Sequence[Request], config: GenerationConfig) -> Traces:
+    return {
+        generation: trace
+        for request in requests
+        for generation, trace in _together(model, [request], config, 1).items()
+    }
 
 
 def _apart(a: Trace, b: Trace) -> float:
@@ -89,14 +169,10 @@ def _apart(a: Trace, b: Trace) -> float:
     return float(np.nan_to_num(difference, nan=np.inf).max())
 
 
-def _replayed(
-    model: Model,
-    traces: list[Trace],
-    direction_SDK: Float32,
-) -> float:
+def _replayed(model: Model, traces: list[Trace]) -> float:
     worst = 0.0
     texts = [trace.token_ids.tolist() for trace in traces]
-    for i, score_TSK, norm_TS in score_texts(model, texts, direction_SDK):
+    for i, score_TSK, norm_TS in score_texts(model, texts, _direction(model)):
         difference = np.abs(traces[i].score - score_TSK).max(axis=-1) / norm_TS
         worst = max(worst, float(np.nan_to_num(difference, nan=np.inf).max()))
     return worst

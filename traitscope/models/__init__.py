@@ -6,16 +6,18 @@ spells ids.  Nothing here knows of traits, runs or screens.
 """
 
 from traitscope.models.anatomy import FAMILIES, Anatomy, Family, dissect
+from traitscope.models.fingerprint import hash_tensors
 from traitscope.models.model import (
     DTYPES,
     Checkpoint,
     Model,
+    known_dtype,
     load,
     load_checkpoint,
     locate,
     pick_device,
 )
-from traitscope.models.proof import Proof, prove, tolerance
+from traitscope.models.proof import Proof, is_finite, prove, timed, tolerance
 from traitscope.models.taps import Means, Scores, States, Taps
 from traitscope.models.text import Rendered, Speller, render
 
@@ -34,11 +36,15 @@ __all__ = [
     "States",
     "Taps",
     "dissect",
+    "hash_tensors",
+    "is_finite",
+    "known_dtype",
     "load",
     "load_checkpoint",
     "locate",
     "pick_device",
     "prove",
     "render",
+    "timed",
     "tolerance",
 ]

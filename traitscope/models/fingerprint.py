@@ -3,7 +3,8 @@
 A checkpoint folder is identified by its config, tokenizer and template files and, for every
 tensor, its name, shape, dtype and a sample of its bytes, without loading it (seconds at any
 size).  A model that exists only in memory is identified by the same things taken from its
-tensors.  The two are told apart, and are never equal to each other.
+tensors.  The two are told apart, and are never equal to each other.  `hash_tensors` reads every
+byte instead, of what is loaded.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,10 +21,11 @@ from torch import nn
 
 from traitscope.errors import ModelError
 
-__all__ = ["fingerprint_folder", "fingerprint_module"]
+__all__ = ["fingerprint_folder", "fingerprint_module", "hash_tensors"]
 
 _SAMPLES = 16  # places per tensor or file
 _BYTES = 64  # bytes at each
+_CHUNK = 1 << 26  # bytes brought to the host at once
 _SMALL = {".json", ".jinja", ".model", ".py"}
 _SMALL_NAMES = {"merges.txt", "vocab.txt"}  # other text is for people
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".gguf"}
@@ -99,6 +102,28 @@ def fingerprint_module(hf: nn.Module, tokenizer: Any) -> str:
             sample = flat[places.to(flat.device)].float().cpu().contiguous()
             digest.update(sample.numpy().tobytes())
     return "memory:" + digest.hexdigest()[:32]
+
+
+def hash_tensors(hf: nn.Module, on_bytes: Callable[[int, int], None]) -> str:
+    """SHA-256 (64 hex digits) over every tensor as it is loaded: name, shape, dtype, all bytes.
+
+    Tensors in the order of their names, bytes little-endian and row by row; weights that are tied
+    count under each name.  `on_bytes(done, total)` is called for each chunk.
+    """
+    digest = hashlib.sha256()
+    tensors = sorted(hf.state_dict().items())
+    total = sum(tensor.numel() * tensor.element_size() for _, tensor in tensors)
+    done = 0
+    for name, tensor in tensors:
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\0".encode())
+        flat = tensor.detach().reshape(-1)
+        step = max(1, _CHUNK // tensor.element_size())
+        for start in range(0, flat.numel(), step):
+            chunk = flat[start : start + step].contiguous().view(torch.uint8).cpu().numpy()
+            digest.update(chunk.data)
+            done += chunk.nbytes
+            on_bytes(done, total)
+    return digest.hexdigest()
 
 
 def _plain(config: Any) -> Any:

@@ -21,11 +21,20 @@ from traitscope.core import Prompt, Site
 from traitscope.errors import MachineError, ModelError
 from traitscope.models.anatomy import Anatomy, context_of, dissect
 from traitscope.models.fingerprint import fingerprint_folder, fingerprint_module
-from traitscope.models.proof import Proof, prove
+from traitscope.models.proof import Proof, insist, prove
 from traitscope.models.text import Rendered, Speller, render
 from traitscope.pocket import POCKET_DIR
 
-__all__ = ["DTYPES", "Checkpoint", "Model", "load", "locate", "pick_device"]
+__all__ = [
+    "DTYPES",
+    "Checkpoint",
+    "Model",
+    "known_dtype",
+    "load",
+    "load_checkpoint",
+    "locate",
+    "pick_device",
+]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -72,12 +81,12 @@ class Checkpoint:
     def dtype(self, wanted: str) -> str:
         """The dtype that `wanted` ("auto", "float32", ...) means for this checkpoint."""
         if wanted != "auto":
-            return _known_dtype(wanted)
+            return known_dtype(wanted)
         text = self.config.get("text_config") or {}
         for key in ("dtype", "torch_dtype"):
             said = self.config.get(key) or text.get(key)
             if said:
-                return _known_dtype(str(said).removeprefix("torch."))
+                return known_dtype(str(said).removeprefix("torch."))
         return "float32"
 
 
@@ -160,7 +169,8 @@ def _from_hub(name: str, revision: str | None) -> Path:
 class Model:
     """A loaded causal language model.
 
-    `proofs` are the checks made at load; `load_seconds` is 0 for a wrapped model.
+    `proofs` are the checks made at load (all held, unless it was asked for with
+    `allow_unproven`); `load_seconds` is 0 for a wrapped model.
     """
 
     name: str
@@ -173,14 +183,23 @@ class Model:
     source: Literal["checkpoint", "wrapped"] = "checkpoint"
 
     @classmethod
-    def wrap(cls, model: nn.Module, tokenizer: Any, *, name: str = "wrapped") -> Model:
+    def wrap(
+        cls,
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        name: str = "wrapped",
+        allow_unproven: bool = False,
+    ) -> Model:
         """Take a transformers model and tokenizer that are loaded already.
 
-        The model is put into eval mode.  Raises ModelError where a proof does not hold.
+        The model is put into eval mode.  Raises ModelError where a proof does not hold, unless
+        `allow_unproven`.
         """
         model.eval()
         fingerprint = fingerprint_module(model, tokenizer)
-        return _assemble(name, model, tokenizer, fingerprint, source="wrapped")
+        made = _assemble(name, model, tokenizer, fingerprint, source="wrapped")
+        return made if allow_unproven else made.proven()
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -224,6 +243,12 @@ class Model:
     def render(self, prompt: Prompt) -> Rendered:
         return render(self.tokenizer, prompt)
 
+    def proven(self, proofs: Sequence[Proof] | None = None) -> Model:
+        """This model; ModelError where one of `proofs` (its own without) does not hold."""
+        what = f"'{self.name}' ({type(self.hf).__name__}) in {self.dtype_name} on {self.device}"
+        insist(what, self.name, self.proofs if proofs is None else proofs)
+        return self
+
     def describe(self) -> dict[str, Any]:
         """What a run records about the model."""
         return {
@@ -248,27 +273,37 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     revision: str | None = None,
+    allow_unproven: bool = False,
 ) -> Model:
     """Load a model once, prove it, and return it.
 
     `device`: auto (CUDA, else MPS, else CPU) or a torch device; `dtype`: auto (as the checkpoint
-    says), float32, bfloat16 or float16.  Raises ModelError (not found, not supported, a proof
-    that does not hold, no such device) and MachineError (out of memory).
+    says), float32, bfloat16 or float16.  Raises ModelError (not found, not supported, no such
+    device, and unless `allow_unproven` a proof that does not hold) and MachineError (out of
+    memory).
     """
-    return load_checkpoint(locate(name, revision=revision), device=device, dtype=dtype)
+    checkpoint = locate(name, revision=revision)
+    return load_checkpoint(checkpoint, device=device, dtype=dtype, allow_unproven=allow_unproven)
 
 
-def load_checkpoint(checkpoint: Checkpoint, *, device: str = "auto", dtype: str = "auto") -> Model:
+def load_checkpoint(
+    checkpoint: Checkpoint,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    allow_unproven: bool = False,
+) -> Model:
     """As `load`, for a checkpoint that was located before."""
     import time
 
     target = pick_device(device)
     began = time.perf_counter()
-    hf = _load_weights(checkpoint, target, DTYPES[_known_dtype(checkpoint.dtype(dtype))])
+    hf = _load_weights(checkpoint, target, DTYPES[known_dtype(checkpoint.dtype(dtype))])
     took = time.perf_counter() - began
-    return _assemble(
+    made = _assemble(
         checkpoint.name, hf, checkpoint.tokenizer, checkpoint.fingerprint, seconds=took
     )
+    return made if allow_unproven else made.proven()
 
 
 def _load_weights(checkpoint: Checkpoint, target: torch.device, dtype: torch.dtype) -> Any:
@@ -310,15 +345,8 @@ def _assemble(
     source: Literal["checkpoint", "wrapped"] = "checkpoint",
 ) -> Model:
     anatomy = dissect(hf)
-    proofs = prove(hf, anatomy)
-    broken = [proof for proof in proofs if not proof.held]
-    if broken:
-        said = "; ".join(f"{p.name}: {p.difference:.2g}, allowed {p.allowed:.2g}" for p in broken)
-        raise ModelError(
-            f"Expected '{name}' ({type(hf).__name__}) to prove exact at load, but it does not: "
-            f"{said}. Its numbers could not be trusted; please report the architecture."
-        )
-    return Model(name, hf, tokenizer, anatomy, fingerprint, tuple(proofs), seconds, source)
+    proofs = tuple(prove(hf, anatomy))
+    return Model(name, hf, tokenizer, anatomy, fingerprint, proofs, seconds, source)
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -347,7 +375,8 @@ def pick_device(wanted: str) -> torch.device:
     return device
 
 
-def _known_dtype(name: str) -> str:
+def known_dtype(name: str) -> str:
+    """`name`; ModelError where it is not one of `DTYPES`."""
     if name not in DTYPES:
         raise ModelError(
             f"Unknown dtype '{name}'. Expected 'auto', {', '.join(map(repr, DTYPES))}."

@@ -105,7 +105,10 @@ class TraitSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """Everything that the report says."""
+    """Everything that the report says.
+
+    `unproven` has a sentence for each check that failed and was passed over (--allow-unproven).
+    """
 
     path: str
     name: str
@@ -115,6 +118,7 @@ class Summary:
     created: str
     model: Mapping[str, Any]
     proofs: Any
+    unproven: tuple[str, ...]
     generation: Mapping[str, Any]
     rows: int
     counts: Counts
@@ -138,6 +142,7 @@ def summarise(run: Run) -> Summary:
         created=header.created,
         model=header.model,
         proofs=header.proofs,
+        unproven=_unproven(run),
         generation=header.generation,
         rows=header.rows,
         counts=_counts(run, rows, traits),
@@ -166,6 +171,33 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _unproven(run: Run) -> tuple[str, ...]:
+    """Of the call that made the run, and of later ones (the log has those); each sentence once."""
+    proofs = run.header.proofs
+    first = [proof for proof in proofs if isinstance(proof, Mapping)] if _is_list(proofs) else []
+    calls: list[Mapping[str, Any]] = [{**run.header.model, "checks": first}]
+    calls += [event for event in run.events() if event.get("kind") == "unproven"]
+    said = [
+        _failed(call, check)
+        for call in calls
+        for check in call["checks"]
+        if check.get("held") is False
+    ]
+    return tuple(dict.fromkeys(said))
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _failed(call: Mapping[str, Any], check: Mapping[str, Any]) -> str:
+    # a difference that is not finite is null in JSON
+    off = "not finite" if check["difference"] is None else f"off by {check['difference']:.1e}"
+    unit = check.get("unit", "|h|")
+    place = f"in {call['dtype']} on {call['device']}"
+    return f"{check['name']}: {off} {unit}, allowed {check['allowed']:.1e}, {place}"
 
 
 # --- counting ------------------------------------------------------------------------------------

@@ -79,6 +79,7 @@ def _head(summary: Summary, canvas: Canvas) -> Group:
         Text(f"  {dot.join(facts)}", style=DIM),
         Text(f"  {dot.join([*machine, when])}", style=DIM),
         *_agreement(summary),
+        *_unproven(summary, canvas),
         *_outside(summary),
     )
 
@@ -95,12 +96,23 @@ def _outcome(summary: Summary) -> str:
 def _agreement(summary: Summary) -> Iterator[Text]:
     """How far a batched number was from the same number alone, as measured at load."""
     for proof in summary.proofs if isinstance(summary.proofs, list) else ():
-        if isinstance(proof, Mapping) and proof.get("name") == "batched = alone":
+        if not isinstance(proof, Mapping) or not proof.get("held"):
+            continue
+        if proof.get("name") == "batched = alone":
             detail = f", {proof['detail']}" if proof.get("detail") else ""
             yield Text(
                 one_line(f"  batched = alone within {proof['difference']:.1e} |h|{detail}"),
                 style=DIM,
             )
+
+
+def _unproven(summary: Summary, canvas: Canvas) -> Iterator[Text]:
+    """What failed at load and was passed over: it bears on every number below."""
+    if summary.unproven:
+        said = "The model did not prove exact (--allow-unproven): do not trust these numbers."
+        yield Text(f"  {canvas.signs.missed} {said}", style=foreground(9))
+        for check in summary.unproven:
+            yield Text(f"    {one_line(check)}", style=foreground(9))
 
 
 def _outside(summary: Summary) -> Iterator[Text]:
