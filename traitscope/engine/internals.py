@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from traitscope.core import Generation, Internals
 from traitscope.errors import ModelError
 from traitscope.models import Model
-from traitscope.models.anatomy import Block, Family
+from traitscope.models.anatomy import Block
+from traitscope.models.families import Family
 
 __all__ = ["capture_internals", "check_internals"]
 

@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from traitscope.models.anatomy import Anatomy, Block
 from traitscope.models.taps import States, Taps
 
-__all__ = ["Proof", "probe_ids", "prove", "tolerance"]
+__all__ = ["Proof", "device_of", "difference", "probe_ids", "prove", "tolerance"]
 
 # float32: rounding of a few additions. Narrow dtypes: a couple of units in the last place, since
 # a sum is rounded once by the model and once by us.
 _TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-9, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+_PROBE = (2, 7)  # rows and tokens
 
 
 @dataclass(frozen=True)
@@ -45,15 +47,15 @@ def tolerance(dtype: torch.dtype) -> float:
     return _TOLERANCE.get(dtype, 3e-2)
 
 
-def probe_ids(vocabulary: int, rows: int = 2, tokens: int = 7) -> Tensor:
+def probe_ids(vocabulary: int, rows: int, tokens: int) -> Tensor:
     """Fixed token ids [rows, tokens] spread over the vocabulary (no tokenizer needed)."""
     steps = torch.arange(1, rows * tokens + 1, dtype=torch.int64)
     return ((steps * 2654435761) % max(vocabulary - 1, 1)).view(rows, tokens)
 
 
-def prove(hf: nn.Module, anatomy: Anatomy) -> list[Proof]:
+def prove(hf: Any, anatomy: Anatomy) -> list[Proof]:
     """Run the checks; see the module's docstring.  Raises nothing: the caller judges."""
-    ids_BT = probe_ids(int(anatomy.config.vocab_size)).to(_device_of(hf))
+    ids_BT = probe_ids(int(anatomy.config.vocab_size), *_PROBE).to(device_of(hf))
     added = _Added(anatomy)
     states = States()
     try:
@@ -79,9 +81,9 @@ def _taps_are_hidden_states(anatomy: Anatomy, h: list[Tensor], hidden: tuple[Ten
     """embed and every .post but the last; the last one through the final norm."""
     allowed = tolerance(h[0].dtype)
     posts = [h[i] for i, site in enumerate(anatomy.sites) if site.place != "mid"]
-    worst = max(_difference(mine, own) for mine, own in zip(posts[:-1], hidden[:-1], strict=True))
+    worst = max(difference(mine, own) for mine, own in zip(posts[:-1], hidden[:-1], strict=True))
     normed = anatomy.final_norm(posts[-1])
-    worst = max(worst, _difference(normed, hidden[-1]))
+    worst = max(worst, difference(normed, hidden[-1]))
     return Proof("taps = hidden states", worst, allowed, worst <= allowed)
 
 
@@ -90,7 +92,7 @@ def _mid_is_between(anatomy: Anatomy, h: list[Tensor], added: _Added) -> list[Pr
     allowed = tolerance(h[0].dtype)
     if anatomy.parallel:
         worst = max(
-            _difference(h[i + 1], h[i] + added.attention[i] + added.mlp[i])
+            difference(h[i + 1], h[i] + added.attention[i] + added.mlp[i])
             for i in range(len(anatomy.blocks))
         )
         name = "post = pre + attention + MLP"
@@ -98,8 +100,8 @@ def _mid_is_between(anatomy: Anatomy, h: list[Tensor], added: _Added) -> list[Pr
     first = second = 0.0
     for i in range(len(anatomy.blocks)):
         pre, mid, post = h[2 * i], h[2 * i + 1], h[2 * i + 2]
-        first = max(first, _difference(mid, pre + added.attention[i]))
-        second = max(second, _difference(post, mid + added.mlp[i]))
+        first = max(first, difference(mid, pre + added.attention[i]))
+        second = max(second, difference(post, mid + added.mlp[i]))
     return [
         Proof("mid = pre + attention", first, allowed, first <= allowed),
         Proof("post = mid + MLP", second, allowed, second <= allowed),
@@ -120,7 +122,7 @@ def _finite(h: list[Tensor]) -> Proof:
     return Proof("finite values", float(len(broken)), 0.0, not broken, detail)
 
 
-def _difference(mine: Tensor, own: Tensor) -> float:
+def difference(mine: Tensor, own: Tensor) -> float:
     """The largest |mine - own| of any token, in units of |own|; NaN counts as infinite."""
     mine, own = mine.float(), own.to(mine.device).float()
     norm = torch.linalg.vector_norm(own, dim=-1).clamp_min(1e-30)
@@ -145,7 +147,7 @@ class _Added:
             def hook(_: nn.Module, __: Any, output: Any) -> None:
                 added = output[0] if isinstance(output, tuple) else output
                 # a product is a copy: Falcon adds attention to the MLP's output in place
-                store[index] = added * self._multiplier
+                store[index] = (added * self._multiplier).view(*_PROBE, -1)
 
             return hook
 
@@ -161,5 +163,6 @@ class _Added:
             handle.remove()
 
 
-def _device_of(hf: nn.Module) -> torch.device:
-    return next(hf.parameters()).device
+def device_of(hf: Any) -> torch.device:
+    """Where ids go in: the device of the embedding, also where a model spans several."""
+    return torch.device(hf.get_input_embeddings().weight.device)
