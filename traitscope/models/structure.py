@@ -292,10 +292,14 @@ def _named(reading: _Reading, blocks: nn.ModuleList) -> Family:
         parallel=reading.mid is None,
         qkv=qkv if known else (),
         attn_out=out,
-        up="up_proj" if down else "",
+        up="up_proj" if _are_linear(mlp, ("up_proj", "down_proj")) else "",
         gate="gate_proj" if hasattr(mlp, "gate_proj") else None,
         experts=any(_is_expert(getattr(block, reading.mlp)) for block in blocks),
     )
+
+
+def _are_linear(module: nn.Module, names: Sequence[str]) -> bool:
+    return all(isinstance(getattr(module, name, None), nn.Linear) for name in names)
 
 
 def _is_expert(mlp: nn.Module) -> bool:
