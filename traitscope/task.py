@@ -150,7 +150,7 @@ class Task:
             proofs = [*model.proofs, *agreement(model)]
         broken = [proof for proof in proofs if not proof.held]
         if broken:
-            said = "; ".join(f"{p.name}: {p.difference:.2g} |h|" for p in broken)
+            said = "; ".join(f"{p.name}: {p.detail or f'{p.difference:.2g} |h|'}" for p in broken)
             raise ModelError(
                 f"Expected '{model.name}' in {model.dtype_name} on {model.device} to give the same "
                 f"numbers in a batch as alone, but: {said}. Its runs could not be trusted; try "

@@ -216,6 +216,9 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
         "device": "cuda:1",
         "dtype": "bfloat16",
         "rows": 24,
+        "revision": None,
+        "adapter": "my/adapter",
+        "trust_remote_code": True,
     }
     assert set(given) == set(OVERRIDES)
     suite = load_suite(path, given)
@@ -223,6 +226,19 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
     assert (suite.model, suite.device, suite.dtype) == ("other/model", "cuda:1", "bfloat16")
     assert suite.rows == 24
     assert suite.revision is None, "it was the other model's"
+    assert (suite.adapter, suite.trust_remote_code) == (str(Path.cwd() / "my/adapter"), True)
+
+
+def test_what_goes_with_a_model_goes_with_it(tmp_path: Path) -> None:
+    told = 'revision = "abc"\nadapter = "lora"\ntrust_remote_code = true\n'
+    path = small(tmp_path, top=told + 'family = {blocks = "h", parallel = ["flag"], gate = ""}')
+    suite = load_suite(path)
+    assert (suite.revision, suite.trust_remote_code) == ("abc", True)
+    assert suite.adapter == str(path.parent / "lora"), "paths begin at the suite's folder"
+    assert suite.family == {"blocks": "h", "parallel": ("flag",), "gate": ""}
+    other = load_suite(path, {"model": "other/model"})
+    assert (other.revision, other.adapter) == (None, None)
+    assert (other.family, other.trust_remote_code) == ({}, False)
 
 
 def test_an_override_mends_what_the_file_has_wrong(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from traitscope.cli.options import (
+    Adapter,
     Device,
     Dtype,
     Fresh,
@@ -20,12 +21,14 @@ from traitscope.cli.options import (
     MaxNewTokens,
     Out,
     RetryFailed,
+    Revision,
     Rows,
     Samples,
     Seed,
     Temperature,
     TopK,
     TopP,
+    TrustRemoteCode,
     given,
 )
 from traitscope.cli.screen import Screen
@@ -53,6 +56,9 @@ def run(
         str | None,
         typer.Option("--model", metavar="NAME", help="pocket, a local folder or a hub id."),
     ] = None,
+    adapter: Adapter = None,
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = None,
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     top_p: TopP = None,
@@ -82,6 +88,9 @@ def run(
 
     options = given(
         model=model,
+        adapter=adapter,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_p=top_p,
@@ -123,6 +132,9 @@ def capture(
             help="Keep everything inside this block: a number from 0, or middle; may be repeated.",
         ),
     ] = None,
+    adapter: Adapter = None,
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = None,
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     top_p: TopP = None,
@@ -162,7 +174,14 @@ def capture(
             seed=seed,
             samples=samples,
         ),
-        **given(device=device, dtype=dtype, rows=rows),
+        **given(
+            adapter=adapter,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            device=device,
+            dtype=dtype,
+            rows=rows,
+        ),
     )
     return _make(suite, out, fresh, json, retry_failed)
 

@@ -13,7 +13,7 @@ import torch
 from traitscope.core import Float32, Generation, GenerationConfig, Trace, prompt_id_of
 from traitscope.engine.decode import Batching, Request, generate
 from traitscope.engine.replay import score_texts
-from traitscope.models import Model, Proof
+from traitscope.models import FAMILIES, UNREADABLE, Model, Proof
 from traitscope.models.proof import probe_ids
 
 __all__ = ["agreement"]
@@ -27,7 +27,24 @@ _NARROW = 0.25
 
 
 def agreement(model: Model) -> list[Proof]:
-    """Proofs "batched = alone" and "slots = a plain forward"; raises nothing."""
+    """Proofs "batched = alone" and "slots = a plain forward"; judged by the caller.
+
+    A model of an unknown architecture may not take the engine's cache or masks at all: that is a
+    proof that does not hold.
+    """
+    try:
+        return _measured(model)
+    except torch.OutOfMemoryError:
+        raise
+    except UNREADABLE as error:
+        if model.anatomy.config.model_type in FAMILIES:
+            raise
+        said = f"it raises {type(error).__name__}: {error}"
+        allowed = _ALLOWED.get(model.dtype, _NARROW)
+        return [Proof("batched = alone", float("inf"), allowed, False, said)]
+
+
+def _measured(model: Model) -> list[Proof]:
     requests = _requests(model)
     direction_SDK = _direction(model)
     together = _traces(model, requests, direction_SDK, rows=2)

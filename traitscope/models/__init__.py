@@ -3,7 +3,8 @@
 `families.py` is the only place that knows architectures by name, `anatomy.py` finds their parts,
 `structure.py` those of unknown ones, `refusals.py` says what cannot work; `checkpoint.py` finds and
 loads; `taps.py` reads the residual stream inside the forward; `proof.py` holds all of it against
-the model itself; `text.py` renders chats and spells ids.  Nothing here knows of traits, runs or screens.
+the model itself; `text.py` renders chats and spells ids.  Nothing here knows of traits, runs or
+screens.
 """
 
 from traitscope.models.anatomy import Anatomy, dissect

@@ -62,7 +62,7 @@ class Anatomy:
 
     def logits(self, h_ND: Tensor) -> Tensor:
         """Next-token logits [N, V] in float32 from final-normed states [N, D]."""
-        logits_NV: Tensor = self.head(h_ND)
+        logits_NV: Tensor = self.head(h_ND).to(h_ND.device)  # it may stand on another
         if self.logit_scale != 1.0:
             logits_NV = logits_NV * self.logit_scale
         if self.logit_softcap is not None:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -307,10 +308,10 @@ def _merged(hf: Any, checkpoint: Checkpoint, quantised: bool) -> Any:
             f"'{checkpoint.name}'. Use the checkpoint that is not quantised."
         )
     _need("peft", "An adapter", "adapters")
-    from peft import PeftModel
+    peft = import_module("peft")
 
     try:
-        adapted = PeftModel.from_pretrained(hf, str(checkpoint.adapter))
+        adapted = peft.PeftModel.from_pretrained(hf, str(checkpoint.adapter))
         return adapted.merge_and_unload(safe_merge=True).eval()
     except Exception as error:  # whatever it is, it is the adapter's files or another model's
         raise ModelError(

@@ -15,7 +15,7 @@ from traitscope.errors import ModelError, did_you_mean
 
 __all__ = ["FAMILIES", "Family", "family_of"]
 
-LAYOUTS = ("split", "per_head", "grouped")
+LAYOUTS = ("split", "grouped")
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Family:
     what the config says.
 
     For internals: `qkv` names three projections, or one fused one whose rows are laid out as
-    `qkv_layout` says: "split" (q, k, v one after the other), "per_head" ([H, 3, dh]) or "grouped"
-    ([Hkv, H / Hkv queries + k + v, dh]).  `gate_up_fused` holds gate and up in one projection,
+    `qkv_layout` says: "split" (q, k, v one after the other) or "grouped" ([Hkv, the group's
+    queries then k then v, dh]).  `gate_up_fused` holds gate and up in one projection,
     gate first.  An empty `qkv` or `up` means that internals are not known here.
     """
 
@@ -145,7 +145,7 @@ _NEOX = Family(
     final_norm="final_layer_norm",
     attention="attention",
     qkv=("query_key_value",),
-    qkv_layout="per_head",
+    qkv_layout="grouped",
     attn_out="dense",
     gate=None,
     up="dense_h_to_4h",
@@ -166,7 +166,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "apertus": replace(_UNGATED, mid_input_of="feedforward_layernorm"),
     "arcee": _UNGATED,
-    "bitnet": _LLAMA,
+    "bitnet": replace(_LLAMA, up=""),  # its neurons are normed before they are read
     "codegen": replace(_GPTJ, qkv=()),
     "cohere": Family(parallel=True),
     "cohere2": Family(parallel=True),
@@ -185,7 +185,6 @@ FAMILIES: dict[str, Family] = {
         blocks="h",
         final_norm="ln_f",
         attention="self_attention",
-        qkv_layout="grouped",
         parallel=("parallel_attn", "new_decoder_architecture"),
     ),
     "flex_olmo": replace(_POST_NORM, experts=True),
@@ -201,7 +200,7 @@ FAMILIES: dict[str, Family] = {
     "glm4_moe": _MOE,
     "glm4_moe_lite": replace(_LATENT, experts=True),
     "gpt2": _GPT2,
-    "gpt_bigcode": _GPT2,
+    "gpt_bigcode": replace(_GPT2, qkv=()),
     "gpt_neox": _NEOX,
     "gpt_oss": _MOE,
     "gptj": _GPTJ,

@@ -178,6 +178,7 @@ def _assemble(
     seconds: float = 0.0,
     source: Literal["checkpoint", "wrapped"] = "checkpoint",
 ) -> Model:
+    refuse(text_config(hf))
     anatomy = dissect(hf, family or _family_of(hf))
     proofs = prove(hf, anatomy)
     broken = [proof for proof in proofs if not proof.held]
@@ -193,7 +194,6 @@ def _assemble(
 def _family_of(hf: Any) -> Family:
     """The row of a model: the table's, or found by structure.  Raises ModelError for neither."""
     config = text_config(hf)
-    refuse(config)
     if config.model_type in FAMILIES:
         return FAMILIES[config.model_type]
     refuse_unproved_window(config)

@@ -56,7 +56,7 @@ def probe_ids(vocabulary: int, rows: int, tokens: int) -> Tensor:
 def prove(hf: Any, anatomy: Anatomy) -> list[Proof]:
     """Run the checks; see the module's docstring.  Raises nothing: the caller judges."""
     ids_BT = probe_ids(int(anatomy.config.vocab_size), *_PROBE).to(device_of(hf))
-    added = _Added(anatomy)
+    added = _Added(anatomy, device_of(hf))
     states = States()
     try:
         with torch.inference_mode(), Taps(anatomy, states):
@@ -89,17 +89,18 @@ def _taps_are_hidden_states(anatomy: Anatomy, h: list[Tensor], hidden: tuple[Ten
 
 def _mid_is_between(anatomy: Anatomy, h: list[Tensor], added: _Added) -> list[Proof]:
     """mid = pre + what attention added; post = mid + what the rest added."""
-    allowed = tolerance(h[0].dtype)
+    allowed, home = tolerance(h[0].dtype), h[0].device
     if anatomy.parallel:
         worst = max(
-            difference(h[i + 1], h[i] + added.attention[i] + added.mlp[i])
+            difference(h[i + 1].to(home), h[i].to(home) + added.attention[i] + added.mlp[i])
             for i in range(len(anatomy.blocks))
         )
         name = "post = pre + attention + MLP"
         return [Proof(name, worst, allowed, worst <= allowed, "parallel blocks have no mid")]
     first = second = 0.0
     for i in range(len(anatomy.blocks)):
-        pre, mid, post = h[2 * i], h[2 * i + 1], h[2 * i + 2]
+        # a model may span several devices
+        pre, mid, post = (h_BTD.to(home) for h_BTD in h[2 * i : 2 * i + 3])
         first = max(first, difference(mid, pre + added.attention[i]))
         second = max(second, difference(post, mid + added.mlp[i]))
     return [
@@ -133,7 +134,8 @@ def difference(mine: Tensor, own: Tensor) -> float:
 class _Added:
     """What attention and MLP of each block add to the stream: post-norm and multiplier included."""
 
-    def __init__(self, anatomy: Anatomy) -> None:
+    def __init__(self, anatomy: Anatomy, home: torch.device) -> None:
+        self._home = home
         n_blocks = len(anatomy.blocks)
         self.attention: list[Tensor] = [torch.empty(0)] * n_blocks
         self.mlp: list[Tensor] = [torch.empty(0)] * n_blocks
@@ -147,7 +149,7 @@ class _Added:
             def hook(_: nn.Module, __: Any, output: Any) -> None:
                 added = output[0] if isinstance(output, tuple) else output
                 # a product is a copy: Falcon adds attention to the MLP's output in place
-                store[index] = (added * self._multiplier).view(*_PROBE, -1)
+                store[index] = (added * self._multiplier).view(*_PROBE, -1).to(self._home)
 
             return hook
 

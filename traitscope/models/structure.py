@@ -125,12 +125,12 @@ class _Watched:
 
 
 def _observe(hf: Any, stack: nn.Module, blocks: nn.ModuleList, vocabulary: int) -> _Watched:
-    seen, whole = [_Seen() for _ in blocks], _Seen()
+    seen, whole, home = [_Seen() for _ in blocks], _Seen(), device_of(hf)
     handles: list[Any] = []
     for store, module in [*zip(seen, blocks, strict=True), (whole, stack)]:
         for name, part in [("", module), *module.named_children()]:
-            handles.append(part.register_forward_hook(_keep(store, name), with_kwargs=True))
-    ids_BT = probe_ids(vocabulary, *_PROBE).to(device_of(hf))
+            handles.append(part.register_forward_hook(_keep(store, name, home), with_kwargs=True))
+    ids_BT = probe_ids(vocabulary, *_PROBE).to(home)
     try:
         with torch.inference_mode():
             out = hf(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), use_cache=False)
@@ -147,14 +147,14 @@ def _observe(hf: Any, stack: nn.Module, blocks: nn.ModuleList, vocabulary: int) 
     return _Watched(seen, whole, out.logits)
 
 
-def _keep(store: _Seen, name: str) -> Any:
+def _keep(store: _Seen, name: str, home: torch.device) -> Any:
     def hook(_: nn.Module, args: Sequence[Any], kwargs: dict[str, Any], output: Any) -> None:
         given = args[0] if args else kwargs.get("hidden_states")
         made = output[0] if isinstance(output, tuple) else output
         for where, states in ((store.into, given), (store.out, made)):
             if isinstance(states, Tensor) and states.shape[:-1].numel() == prod(_PROBE):
                 # some blocks add in place afterwards, some MLPs see [B * T, D]
-                where[name] = states.clone().view(*_PROBE, -1)
+                where[name] = states.clone().view(*_PROBE, -1).to(home)
 
     return hook
 
@@ -279,10 +279,7 @@ def _named(reading: _Reading, blocks: nn.ModuleList) -> Family:
     mlp = getattr(blocks[0], reading.mlp)
     qkv = ("q_proj", "k_proj", "v_proj")
     out = next((name for name in _OUT if hasattr(attention, name)), "")
-    known = all(
-        isinstance(getattr(attention, name, None), nn.Linear) for name in (*qkv, out or "-")
-    )
-    down = all(isinstance(getattr(mlp, name, None), nn.Linear) for name in ("up_proj", "down_proj"))
+    known = _are_linear(attention, (*qkv, out or "-"))
     return Family(
         attention=reading.attention,
         attn_post_norm=reading.attn_norm,
