@@ -301,7 +301,11 @@ def test_a_wrong_value_names_what_was_expected(tmp_path: Path) -> None:
         ("generation", "top_k = -1", "expected a whole number >= 0 (0: all), got -1"),
         ("generation", f"seed = {2**63}", "expected a whole number >= 0"),
         ("generation", f"seed = 0x{'f' * 9000}", "got a number of thousands of digits"),
-        ("top", 'device = "gpu"', "expected 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps', got 'gpu'"),
+        (
+            "top",
+            'device = "gpu"',
+            "expected 'auto', 'cpu', 'cuda', 'cuda:N', 'mps' or 'spread' (all GPUs), got 'gpu'",
+        ),
         ("top", 'device = "cpu\\n"', "got 'cpu\\n'"),
         ("top", 'dtype = "fp16"', "expected 'auto', 'float32', 'bfloat16' or 'float16'"),
         ("top", "rows = 0", "expected a whole number >= 1 or 'auto', got 0"),

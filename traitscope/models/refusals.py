@@ -158,7 +158,7 @@ def refuse_unproved_window(config: Any) -> None:
     windows = {
         key: value
         for key, value in said.items()
-        if re.search(r"window|chunk_size", key)
+        if re.search(r"window(_size)?$|chunk_size$", key)
         and isinstance(value, int)
         and not isinstance(value, bool)
         and value > 0
