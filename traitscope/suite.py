@@ -46,7 +46,8 @@ __all__ = [
 
 # what may be given beside a suite's file, and where in the file it belongs
 OVERRIDES: dict[str, tuple[str, ...]] = {
-    **{key: (key,) for key in ("model", "device", "dtype", "rows", "allow_unproven")},
+    **{key: (key,) for key in ("model", "revision", "adapter", "trust_remote_code")},
+    **{key: (key,) for key in ("device", "dtype", "rows", "allow_unproven")},
     **{key: ("generation", key) for key in GenerationTable.model_fields},
 }
 
@@ -180,20 +181,28 @@ def _merged(
 ) -> dict[str, object]:
     """The tables with the overrides in their places."""
     merged = dict(data)
-    if "model" in merged:
-        merged["model"] = _local_model(merged["model"], root)
+    for key in ("model", "adapter"):
+        if key in merged:
+            merged[key] = _local(key, merged[key], root)
     if "model" in given:
-        merged.pop("revision", None)  # it was the other model's
+        for key in ("revision", "adapter", "family", "trust_remote_code"):
+            merged.pop(key, None)  # they were the other model's
     for key, value in given.items():
         *table, leaf = OVERRIDES[key]
         if not table:
-            merged[leaf] = _local_model(value, Path()) if leaf == "model" else value
+            merged[leaf] = _local(leaf, value, Path())
         elif isinstance(inner := merged.get(table[0], {}), dict):  # else validation says so
             merged[table[0]] = {**inner, leaf: value}
     sets = merged.get("prompts")
     if "samples" in given and isinstance(sets, dict):
         merged["prompts"] = {name: _without_samples(table) for name, table in sets.items()}
     return merged
+
+
+def _local(key: str, value: object, base: Path) -> object:
+    if key == "adapter" and isinstance(value, str) and value:
+        return os.path.abspath(base / os.path.expanduser(value))
+    return _local_model(value, base) if key == "model" else value
 
 
 def _local_model(model: object, base: Path) -> object:

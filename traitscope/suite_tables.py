@@ -126,10 +126,19 @@ class SuiteTable(_Table):
     description: str = Field("", description="a text")
     model: str = Field(min_length=1, description="'pocket', a local folder or a hub id, as text")
     revision: str | None = Field(None, min_length=1, description="a revision of the model, as text")
+    adapter: str | None = Field(
+        None, min_length=1, description="the folder of a LoRA adapter, as text"
+    )
+    family: dict[str, str | bool | float | Annotated[tuple[str, ...], Field(strict=False)]] = Field(
+        {}, description="a flat table that names the parts of the model's blocks (docs/models.md)"
+    )
+    trust_remote_code: bool = Field(
+        False, description="true (run the Python code that comes with the checkpoint) or false"
+    )
     device: str = Field(
         "auto",
-        pattern=r"^(auto|cpu|mps|cuda(:[0-9]{1,4})?)$",
-        description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'",
+        pattern=r"^(auto|cpu|mps|spread|cuda(:[0-9]{1,4})?)$",
+        description="'auto', 'cpu', 'cuda', 'cuda:N', 'mps' or 'spread' (all GPUs)",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="'auto', 'float32', 'bfloat16' or 'float16'"

@@ -42,7 +42,13 @@ class Source:
             return cls(
                 model.name, model.tokenizer, model.fingerprint, model.dtype_name, None, model
             )
-        checkpoint = locate(suite.model, revision=suite.revision)
+        checkpoint = locate(
+            suite.model,
+            revision=suite.revision,
+            adapter=suite.adapter,
+            family=suite.family or None,
+            trust_remote_code=suite.trust_remote_code,
+        )
         dtype = checkpoint.dtype(suite.dtype)
         return cls(
             checkpoint.name, checkpoint.tokenizer, checkpoint.fingerprint, dtype, checkpoint, None

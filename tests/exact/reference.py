@@ -23,8 +23,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in EXTRA},
     "falcon sequential": ("falcon", {"parallel_attn": False}),
     "falcon grouped": ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    "falcon per head": ("falcon", {"multi_query": False}),
     "gpt_neox sequential": ("gpt_neox", {"use_parallel_residual": False}),
-    "ministral": ("ministral", {"sliding_window": 8, "head_dim": 12}),
     "qwen2 sliding": (
         "qwen2",
         {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},

@@ -21,27 +21,52 @@ from traitscope.engine import capture_internals, check_internals
 from traitscope.errors import ModelError
 
 SEQUENTIAL = (
+    "apertus",
+    "arcee",
+    "cwm",
+    "ernie4_5",
     "exaone4",
+    "falcon sequential",
     "gemma",
     "gemma2",
     "gemma3_text",
+    "glm",
+    "glm4",
     "gpt2",
     "gpt_neox sequential",
     "granite",
+    "helium",
+    "hunyuan_v1_dense",
+    "jais2",
     "llama",
+    "ministral3",
     "mistral",
+    "nanochat",
+    "nemotron",
     "olmo",
     "olmo2",
     "olmo3",
+    "persimmon",
     "phi3",
     "qwen2",
     "qwen3",
     "smollm3",
     "stablelm",
     "starcoder2",
+    "vaultgemma",
 )
-PARALLEL = ("cohere", "cohere2", "gpt_neox", "stablelm parallel")
-POST_NORMED = ("exaone4", "gemma2", "gemma3_text", "olmo2", "olmo3")
+PARALLEL = (
+    "cohere",
+    "cohere2",
+    "falcon",
+    "falcon grouped",
+    "falcon per head",
+    "gpt_neox",
+    "gptj",
+    "phi",
+    "stablelm parallel",
+)
+POST_NORMED = ("exaone4", "glm4", "gemma2", "gemma3_text", "olmo2", "olmo3")
 BLOCK = 1
 TRAITS = ("alpha", "beta")
 
@@ -156,7 +181,7 @@ def test_attention_is_the_models_own(name: str) -> None:
     trace, inside = _seen(name)
     model_type, changes = VARIANTS[name]
     hf = hf_model(model_type, **changes)
-    hf.set_attn_implementation("eager")
+    hf.config._attn_implementation = "eager"  # Falcon refuses the public way of saying so
     ids = torch.tensor([trace.token_ids.tolist()])
     with torch.inference_mode():
         own = hf(ids, output_attentions=True, use_cache=False).attentions[BLOCK][0].numpy()
@@ -254,11 +279,29 @@ def _neox(block: Any, pre: Tensor, mid: Tensor) -> dict[str, Tensor]:
     return {"q": q, "k": k, "v": v, "up": up, "neurons": torch.nn.functional.gelu(up)}
 
 
+def _falcon(block: Any, pre: Tensor, mid: Tensor) -> dict[str, Tensor]:
+    """q, k, v as Falcon itself takes them apart; k and v are repeated for a group's queries."""
+    norm = getattr(block, "ln_attn", None) or block.input_layernorm
+    attention = block.self_attention
+    q, k, v = attention._split_heads(attention.query_key_value(norm(pre))[None])
+    grouped = attention.new_decoder_architecture
+    kv_heads = attention.num_kv_heads if grouped else k.shape[2]
+    one = k.shape[2] // kv_heads
+    return {
+        "q": q[0].flatten(1),
+        "k": k[0, :, ::one].flatten(1),
+        "v": v[0, :, ::one].flatten(1),
+    }
+
+
 def _gelu(x: Tensor) -> Tensor:
     return torch.nn.functional.gelu(x, approximate="tanh")
 
 
 PARTS: dict[str, _Parts] = {
+    "falcon": _falcon,
+    "falcon grouped": _falcon,
+    "falcon per head": _falcon,
     "gemma2": _gemma2,
     "gpt2": _gpt2,
     "gpt_neox": _neox,
@@ -269,14 +312,22 @@ PARTS: dict[str, _Parts] = {
     "phi3": _phi3,
     "qwen3": _llama,
 }
-WIDTHS = {"gemma2": (64, 32), "gpt2": (48, 48), "qwen3": (64, 32)}
+WIDTHS = {
+    "falcon": (48, 12),
+    "falcon grouped": (48, 24),
+    "falcon per head": (48, 48),
+    "gemma2": (64, 32),
+    "gpt2": (48, 48),
+    "qwen3": (64, 32),
+}
 
 
 @pytest.mark.parametrize("name", PARTS)
 def test_projections_and_neurons_are_the_models_own(name: str) -> None:
     t = _seen(name)[1].tensors
     hf = model(name).hf
-    block = (hf.get_decoder().h if name == "gpt2" else hf.get_decoder().layers)[BLOCK]
+    decoder = hf.get_decoder()
+    block = (decoder.h if hasattr(decoder, "h") else decoder.layers)[BLOCK]
     pre = torch.from_numpy(t["resid_pre"])
     mid = torch.from_numpy(t.get("resid_mid", t["resid_pre"]))
     with torch.inference_mode():
@@ -302,7 +353,7 @@ def test_a_neuron_is_not_its_gate_alone(name: str) -> None:
 # --- refused -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss", "falcon"])
+@pytest.mark.parametrize("name", ["mixtral", "qwen3_moe", "gpt_oss", "opt", "deepseek_v3"])
 def test_what_cannot_be_taken_apart_is_refused(name: str) -> None:
     with pytest.raises(ModelError, match="not supported") as caught:
         check_internals(model(name), 0)

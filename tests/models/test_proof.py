@@ -62,8 +62,8 @@ def test_every_known_architecture_proves_exact(name: str) -> None:
         ("gemma2", {"attn_post_norm": None}, (MID,)),
         ("olmo2", {"mlp_post_norm": None}, (POST,)),
         # parallel blocks read as sequential ones
-        ("gpt_neox", {"parallel": lambda config: False}, (MID,)),
-        ("falcon", {"mid_input_of": "input_layernorm", "parallel": lambda config: False}, (MID,)),
+        ("gpt_neox", {"parallel": False}, (MID,)),
+        ("falcon", {"mid_input_of": "input_layernorm", "parallel": False}, (MID,)),
     ],
 )
 def test_a_wrong_row_is_caught(
@@ -78,7 +78,7 @@ def test_sequential_read_as_parallel_loses_mid_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """It cannot be caught by adding up, which holds; every site that is left is still right."""
-    monkeypatch.setitem(FAMILIES, name, replace(FAMILIES[name], parallel=lambda config: True))
+    monkeypatch.setitem(FAMILIES, name, replace(FAMILIES[name], parallel=True))
     subject = model(name)
     assert [site.name for site in subject.sites] == ["embed", "0.post", "1.post", "2.post"]
 
@@ -169,28 +169,6 @@ def test_narrow_dtypes_still_catch_a_wrong_row(
 # --- not known -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "meant"), [("opt", None), ("bloom", None), ("glm", None), ("gptj", "gpt2")]
-)
-def test_an_unknown_architecture_is_one_sentence(name: str, meant: str | None) -> None:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    small = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 1, "pad_token_id": 0}
-    heads = {"num_attention_heads": 4, "n_embd": 32, "n_layer": 1, "n_head": 4, "rotary_dim": 4}
-    config = AutoConfig.for_model(name, **small, **heads)
-    hf = AutoModelForCausalLM.from_config(config)
-    with pytest.raises(ModelError) as caught:
-        Model.wrap(hf, tokenizer())
-    said = str(caught.value)
-    assert f"got '{name}'" in said
-    assert "llama" in said
-    assert "gemma2" in said
-    assert "FAMILIES" in said
-    assert "\n" not in said
-    if meant:
-        assert f"Did you mean '{meant}'?" in said
-
-
 def test_a_model_without_a_head_is_refused() -> None:
     with pytest.raises(ModelError, match="output head"):
         Model.wrap(hf_model("llama").model, tokenizer())
@@ -200,7 +178,7 @@ def test_a_model_without_a_head_is_refused() -> None:
 
 def test_alibi_is_refused() -> None:
     """Falcon's alibi cannot take a mask per row."""
-    with pytest.raises(ModelError, match="alibi"):
+    with pytest.raises(ModelError, match="ALiBi"):
         model("falcon", alibi=True)
 
 

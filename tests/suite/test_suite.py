@@ -217,6 +217,9 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
         "dtype": "bfloat16",
         "rows": 24,
         "allow_unproven": True,
+        "revision": None,
+        "adapter": "my/adapter",
+        "trust_remote_code": True,
     }
     assert set(given) == set(OVERRIDES)
     suite = load_suite(path, given)
@@ -225,6 +228,19 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
     assert (suite.rows, suite.allow_unproven) == (24, True)
     assert not plain.allow_unproven
     assert suite.revision is None, "it was the other model's"
+    assert (suite.adapter, suite.trust_remote_code) == (str(Path.cwd() / "my/adapter"), True)
+
+
+def test_what_goes_with_a_model_goes_with_it(tmp_path: Path) -> None:
+    told = 'revision = "abc"\nadapter = "lora"\ntrust_remote_code = true\n'
+    path = small(tmp_path, top=told + 'family = {blocks = "h", parallel = ["flag"], gate = ""}')
+    suite = load_suite(path)
+    assert (suite.revision, suite.trust_remote_code) == ("abc", True)
+    assert suite.adapter == str(path.parent / "lora"), "paths begin at the suite's folder"
+    assert suite.family == {"blocks": "h", "parallel": ("flag",), "gate": ""}
+    other = load_suite(path, {"model": "other/model"})
+    assert (other.revision, other.adapter) == (None, None)
+    assert (other.family, other.trust_remote_code) == ({}, False)
 
 
 def test_an_override_mends_what_the_file_has_wrong(tmp_path: Path) -> None:
@@ -287,7 +303,11 @@ def test_a_wrong_value_names_what_was_expected(tmp_path: Path) -> None:
         ("generation", "top_k = -1", "expected a whole number >= 0 (0: all), got -1"),
         ("generation", f"seed = {2**63}", "expected a whole number >= 0"),
         ("generation", f"seed = 0x{'f' * 9000}", "got a number of thousands of digits"),
-        ("top", 'device = "gpu"', "expected 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps', got 'gpu'"),
+        (
+            "top",
+            'device = "gpu"',
+            "expected 'auto', 'cpu', 'cuda', 'cuda:N', 'mps' or 'spread' (all GPUs), got 'gpu'",
+        ),
         ("top", 'device = "cpu\\n"', "got 'cpu\\n'"),
         ("top", 'dtype = "fp16"', "expected 'auto', 'float32', 'bfloat16' or 'float16'"),
         ("top", "rows = 0", "expected a whole number >= 1 or 'auto', got 0"),

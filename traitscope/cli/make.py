@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from traitscope.cli.options import (
+    Adapter,
     AllowUnproven,
     Device,
     Dtype,
@@ -21,12 +22,14 @@ from traitscope.cli.options import (
     MaxNewTokens,
     Out,
     RetryFailed,
+    Revision,
     Rows,
     Samples,
     Seed,
     Temperature,
     TopK,
     TopP,
+    TrustRemoteCode,
     given,
 )
 from traitscope.cli.screen import Screen
@@ -54,6 +57,9 @@ def run(
         str | None,
         typer.Option("--model", metavar="NAME", help="pocket, a local folder or a hub id."),
     ] = None,
+    adapter: Adapter = None,
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = None,
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     top_p: TopP = None,
@@ -84,6 +90,9 @@ def run(
 
     options = given(
         model=model,
+        adapter=adapter,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_p=top_p,
@@ -128,6 +137,9 @@ def capture(
             help="Keep everything inside this block: a number from 0, or middle; may be repeated.",
         ),
     ] = None,
+    adapter: Adapter = None,
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = None,
     max_new_tokens: MaxNewTokens = None,
     temperature: Temperature = None,
     top_p: TopP = None,
@@ -168,7 +180,15 @@ def capture(
             seed=seed,
             samples=samples,
         ),
-        **given(device=device, dtype=dtype, rows=rows, allow_unproven=allow_unproven),
+        **given(
+            adapter=adapter,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            device=device,
+            dtype=dtype,
+            rows=rows,
+            allow_unproven=allow_unproven,
+        ),
     )
     return _make(suite, out, fresh, json, retry_failed)
 

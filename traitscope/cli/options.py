@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 __all__ = [
+    "Adapter",
     "AllowUnproven",
     "Device",
     "Dtype",
@@ -15,6 +16,7 @@ __all__ = [
     "MaxNewTokens",
     "Out",
     "RetryFailed",
+    "Revision",
     "Rows",
     "RunFolder",
     "Samples",
@@ -22,9 +24,11 @@ __all__ = [
     "Temperature",
     "TopK",
     "TopP",
+    "TrustRemoteCode",
     "given",
 ]
 
+_WHAT = "What goes with the model"
 _HOW = "How texts are made"
 _WHERE = "Where it runs and where it goes"
 
@@ -76,10 +80,36 @@ Samples = Annotated[
         rich_help_panel=_HOW,
     ),
 ]
+Adapter = Annotated[
+    str | None,
+    typer.Option(
+        "--adapter", metavar="DIR", help="A LoRA adapter's folder.", rich_help_panel=_WHAT
+    ),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option(
+        "--revision",
+        metavar="NAME",
+        help="The model's revision on the hub: a branch, a tag or a commit.",
+        rich_help_panel=_WHAT,
+    ),
+]
+TrustRemoteCode = Annotated[
+    bool | None,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run the Python code that comes with the checkpoint.",
+        rich_help_panel=_WHAT,
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(
-        "--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_WHERE
+        "--device",
+        metavar="NAME",
+        help="auto, cpu, cuda, cuda:N, mps, or spread (all GPUs).",
+        rich_help_panel=_WHERE,
     ),
 ]
 Dtype = Annotated[

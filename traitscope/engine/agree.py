@@ -19,7 +19,7 @@ import torch
 from traitscope.core import Float32, Generation, GenerationConfig, Trace, prompt_id_of
 from traitscope.engine.decode import Batching, Request, generate
 from traitscope.engine.replay import score_texts
-from traitscope.models import Model, Proof, is_finite
+from traitscope.models import FAMILIES, UNREADABLE, Model, Proof, is_finite
 from traitscope.models.proof import probe_ids, timed
 
 __all__ = ["LONG", "QUICK", "WIDE", "Probe", "agreement", "repetition"]
@@ -54,8 +54,21 @@ LONG = Probe(
 
 
 def agreement(model: Model, probe: Probe = QUICK) -> list[Proof]:
-    """Proofs "batched = alone" and "slots = a plain forward"; raises nothing."""
-    return list(timed(_agreement(model, probe)))
+    """Proofs "batched = alone" and "slots = a plain forward"; judged by the caller.
+
+    A model of an unknown architecture may not take the engine's cache or masks at all: that is a
+    proof that does not hold.
+    """
+    try:
+        return list(timed(_agreement(model, probe)))
+    except torch.OutOfMemoryError:
+        raise
+    except UNREADABLE as error:
+        if model.anatomy.config.model_type in FAMILIES:
+            raise
+        said = f"it raises {type(error).__name__}: {error}"
+        allowed = _ALLOWED.get(model.dtype, _NARROW)
+        return [Proof("batched = alone", float("inf"), allowed, False, said)]
 
 
 def repetition(model: Model, probe: Probe = QUICK, *, agree: bool = True) -> list[Proof]:

@@ -38,7 +38,7 @@ def mean_attention(model: Model, token_ids: Sequence[int]) -> list[Tensor]:
         seen.append(out[1][0].float().mean(dim=0).cpu())
 
     id_1T = torch.tensor([list(token_ids)], device=model.device)
-    with ExitStack() as hooks, torch.inference_mode(), eager(model.hf):
+    with ExitStack() as hooks, torch.inference_mode(), eager(model.anatomy.config):
         for block in model.anatomy.blocks:
             hooks.callback(block.attention.register_forward_hook(hook).remove)
         model.anatomy.stack(input_ids=id_1T, use_cache=False)

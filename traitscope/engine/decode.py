@@ -255,7 +255,8 @@ class _Loop:
             past_key_values=self.slots,
             use_cache=True,
         )
-        return out[0]  # type: ignore[no-any-return]  # transformers' outputs are untyped
+        # a model may span several devices, ids and numbers stay on one
+        return out[0].to(id_BT.device)  # type: ignore[no-any-return]  # untyped outputs
 
     # --- rows go -----------------------------------------------------------------------------
 

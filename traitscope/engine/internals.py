@@ -24,7 +24,9 @@ from torch import Tensor, nn
 from traitscope.core import Generation, Internals
 from traitscope.errors import ModelError
 from traitscope.models import Model
-from traitscope.models.anatomy import Block, Family
+from traitscope.models.anatomy import Block
+from traitscope.models.families import Family
+from traitscope.models.proof import difference, tolerance
 
 __all__ = ["capture_internals", "check_internals", "eager"]
 
@@ -43,10 +45,11 @@ def check_internals(model: Model, block: int) -> None:
             f"Internals of mixture-of-experts blocks ('{model.anatomy.config.model_type}') are "
             "not supported. Its trajectories are: leave the internals out."
         )
-    if family.qkv_layout not in ("split", "per_head"):
+    if not family.qkv or not family.up:
         raise ModelError(
-            f"Internals of '{model.anatomy.config.model_type}' are not supported, since its fused "
-            "query_key_value has a layout of its own. Its trajectories are supported."
+            f"Internals of '{model.anatomy.config.model_type}' are not supported: where its q, k, "
+            "v and neurons are is not known. Its trajectories are: leave the internals out, or "
+            "name the parts with the suite's key 'family' (docs/models.md)."
         )
 
 
@@ -63,18 +66,22 @@ def capture_internals(
     anatomy = model.anatomy
     parts = anatomy.blocks[block]
     seen = _watch(model, parts, token_ids)
+    attn_out = _linear(_get(parts.attention, anatomy.family.attn_out))
+    down = _linear(_get(parts.mlp, anatomy.family.down))
+    _check_written(model, seen, ("head_out", "attn_raw", "attn_whole"), attn_out)
+    _check_written(model, seen, ("neurons", "mlp_raw", "mlp_whole"), down)
     sites = [site.name for site in anatomy.sites]
     to_mid = sites.index(f"{block}.post" if anatomy.parallel else f"{block}.mid")
     to_post = sites.index(f"{block}.post")
     direction = torch.from_numpy(np.ascontiguousarray(direction_SDK)).to(model.device)
     heads = _writer(
-        _linear(_get(parts.attention, anatomy.family.attn_out)),
+        attn_out,
         parts.attn_post_norm,
         direction[to_mid],
         anatomy.residual_multiplier,
     )
     neurons = _writer(
-        _linear(_get(parts.mlp, anatomy.family.down)),
+        down,
         parts.mlp_post_norm,
         direction[to_post],
         anatomy.residual_multiplier,
@@ -120,7 +127,8 @@ def _watch(model: Model, parts: Block, token_ids: Sequence[int]) -> dict[str, Te
     family = model.anatomy.family
     seen: dict[str, Tensor] = {}
     id_1T = torch.tensor([list(token_ids)], device=model.device)
-    with torch.inference_mode(), eager(model.hf), _hooks(_places(parts, family), seen):
+    places = _places(parts, family)
+    with torch.inference_mode(), eager(model.anatomy.config), _hooks(places, seen, model.device):
         model.anatomy.stack(input_ids=id_1T, use_cache=False)
     if "attention" not in seen:
         raise ModelError(
@@ -144,6 +152,7 @@ def _places(parts: Block, family: Family) -> Iterator[_Place]:
         yield _get(parts.attention, name), name, lambda x, y: y
     yield attn_out, "head_out", lambda x, y: x
     yield attn_out, "attn_raw", lambda x, y: y
+    yield parts.attention, "attn_whole", lambda x, y: _first(y)
     yield parts.attn_post_norm or parts.attention, "attn_added", lambda x, y: _first(y)
     yield parts.attention, "attention", lambda x, y: y[1] if isinstance(y, tuple) else None
     if family.gate:
@@ -151,16 +160,18 @@ def _places(parts: Block, family: Family) -> Iterator[_Place]:
     yield _get(parts.mlp, family.up), "up", lambda x, y: y
     yield down, "neurons", lambda x, y: x
     yield down, "mlp_raw", lambda x, y: y
+    yield parts.mlp, "mlp_whole", lambda x, y: _first(y)
     yield parts.mlp_post_norm or parts.mlp, "mlp_added", lambda x, y: _first(y)
 
 
 @contextmanager
-def _hooks(places: Iterator[_Place], seen: dict[str, Tensor]) -> Iterator[None]:
+def _hooks(places: Iterator[_Place], seen: dict[str, Tensor], home: torch.device) -> Iterator[None]:
     def hook_for(name: str, take: Callable[[Any, Any], Tensor | None]) -> Any:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
             tensor = take(args[0] if args else kwargs["hidden_states"], out)
             if tensor is not None:
-                seen[name] = tensor.float().clone()  # some blocks add in place afterwards
+                # some blocks add in place afterwards; a model may span several devices
+                seen[name] = tensor.float().clone().to(home)
 
         return hook
 
@@ -176,14 +187,17 @@ def _hooks(places: Iterator[_Place], seen: dict[str, Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def eager(hf: Any) -> Iterator[None]:
-    """Plain attention for a while: the only kind that returns its weights."""
-    before = hf.config._attn_implementation
-    hf.set_attn_implementation("eager")
+def eager(config: Any) -> Iterator[None]:
+    """Plain attention for a while: the only kind that returns its weights.
+
+    Blocks read this key in each forward; Falcon's too, whose model refuses to have it set.
+    """
+    before = config._attn_implementation
+    config._attn_implementation = "eager"
     try:
         yield
     finally:
-        hf.set_attn_implementation(before)
+        config._attn_implementation = before
 
 
 # --- parts of parts ------------------------------------------------------------------------------
@@ -195,11 +209,12 @@ def _qkv(seen: dict[str, Tensor], family: Family, config: Any) -> dict[str, Tens
         return {name: seen[key] for name, key in zip("qkv", family.qkv, strict=True)}
     fused = seen[family.qkv[0]]
     heads = int(config.num_attention_heads)
-    if family.qkv_layout == "per_head":
-        split = fused.view(fused.shape[0], heads, 3, -1)
-        return {name: split[:, :, i].flatten(1) for i, name in enumerate("qkv")}
     width = seen["head_out"].shape[1]  # H*dh, as wide as q; k and v share the rest
     kv_width = (fused.shape[1] - width) // 2
+    if family.qkv_layout == "grouped":
+        split = fused.view(fused.shape[0], kv_width * heads // width, -1, width // heads)
+        parts = {"q": split[:, :, :-2], "k": split[:, :, -2], "v": split[:, :, -1]}
+        return {name: part.flatten(1) for name, part in parts.items()}
     sizes = [width, kv_width, kv_width]
     return dict(zip("qkv", torch.split(fused, sizes, dim=1), strict=True))
 
@@ -240,7 +255,8 @@ def _writer(
     direction_DK: Tensor,
     multiplier: float,
 ) -> _Writer:
-    weight_DI, bias_D = linear
+    weight_DI, bias_D = (None if t is None else t.to(direction_DK.device) for t in linear)
+    assert weight_DI is not None
     gain = None if norm is None else _gain(norm, weight_DI)
     reader_DK = direction_DK.float() * multiplier
     if gain is not None:
@@ -271,7 +287,29 @@ def _linear(module: nn.Module) -> tuple[Tensor, Tensor | None]:
             "weights themselves: load the model without quantisation. Trajectories work as it is."
         )
     transposed = type(module).__name__ == "Conv1D"
-    return (weight.T if transposed else weight), bias
+    weight = weight.detach()
+    return (weight.T if transposed else weight), None if bias is None else bias.detach()
+
+
+def _check_written(
+    model: Model,
+    seen: dict[str, Tensor],
+    names: tuple[str, str, str],
+    linear: tuple[Tensor, Tensor | None],
+) -> None:
+    """Do these weights write what the part adds?  Not so beside an adapter, or scaled later."""
+    inputs_TI, raw_TD, whole_TD = (seen[name] for name in names)
+    weight_DI, bias_D = linear
+    written_TD = inputs_TI @ weight_DI.float().T.to(inputs_TI.device)
+    if bias_D is not None:
+        written_TD = written_TD + bias_D.float().to(inputs_TI.device)
+    allowed = 10 * tolerance(model.dtype)
+    if difference(written_TD, raw_TD) > allowed or difference(raw_TD, whole_TD) > allowed:
+        raise ModelError(
+            f"Expected the output weights of '{type(model.hf).__name__}' to write what its parts "
+            "add to the stream, but something else is added or scaled on the way (an adapter that "
+            "is not merged?). Merge it, or leave the internals out: trajectories work as it is."
+        )
 
 
 def _first(output: Any) -> Tensor:

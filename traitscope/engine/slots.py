@@ -107,7 +107,8 @@ class Slots(Cache):  # type: ignore[misc]  # transformers is not followed
 def masks(config: Any, position_BT: Tensor, columns: int, dtype: torch.dtype) -> Any:
     """The additive float mask [B, 1, T, C]: 0 where a token may look, the dtype's least elsewhere.
 
-    A token at position p sees columns up to p; in sliding layers only those above p - window.
+    A token at position p sees columns up to p; in sliding layers only those above p - window, in
+    chunked layers only those of its own chunk.
     A dict by layer type where the config has `layer_types`, one tensor otherwise: a bool mask
     would silently be added by eager attention, one tensor would also hit hybrid models' layers.
     """
@@ -119,12 +120,15 @@ def masks(config: Any, position_BT: Tensor, columns: int, dtype: torch.dtype) ->
         zero = torch.zeros((), dtype=dtype, device=hidden_BTC.device)
         return zero.masked_fill(hidden_BTC, torch.finfo(dtype).min)[:, None]
 
-    def sliding() -> Tensor:
-        return ahead_BTC | (column_C <= position_BT[..., None] - window)
+    def hidden(kind: str) -> Tensor:
+        if kind == "sliding_attention":
+            return ahead_BTC | (column_C <= position_BT[..., None] - window)
+        if kind == "chunked_attention":
+            chunk = int(config.attention_chunk_size)
+            return ahead_BTC | (column_C // chunk != position_BT[..., None] // chunk)
+        return ahead_BTC
 
     kinds = set(getattr(config, "layer_types", None) or ())
     if not kinds:
-        return additive(sliding() if window else ahead_BTC)
-    return {
-        kind: additive(sliding() if kind == "sliding_attention" else ahead_BTC) for kind in kinds
-    }
+        return additive(hidden("sliding_attention" if window else "full_attention"))
+    return {kind: additive(hidden(kind)) for kind in kinds}

@@ -1,29 +1,34 @@
 """Models: loaded once, taken apart, proved; and the texts that go in and out of them.
 
-`anatomy.py` is the only place that knows architectures; `taps.py` reads the residual stream
-inside the forward; `proof.py` holds both against the model itself; `text.py` renders chats and
-spells ids.  Nothing here knows of traits, runs or screens.
+`families.py` is the only place that knows architectures by name, `anatomy.py` finds their parts,
+`structure.py` those of unknown ones, `refusals.py` says what cannot work; `checkpoint.py` finds and
+loads; `taps.py` reads the residual stream inside the forward; `proof.py` holds all of it against
+the model itself; `text.py` renders chats and spells ids.  Nothing here knows of traits, runs or
+screens.
 """
 
-from traitscope.models.anatomy import FAMILIES, Anatomy, Family, dissect
-from traitscope.models.fingerprint import hash_tensors
-from traitscope.models.model import (
+from traitscope.models.anatomy import Anatomy, dissect
+from traitscope.models.checkpoint import (
     DTYPES,
+    SPREAD,
     Checkpoint,
-    Model,
     known_dtype,
-    load,
-    load_checkpoint,
     locate,
     pick_device,
 )
+from traitscope.models.families import FAMILIES, Family, family_of
+from traitscope.models.fingerprint import hash_tensors
+from traitscope.models.model import Model, load, load_checkpoint
 from traitscope.models.proof import Proof, is_finite, prove, timed, tolerance
+from traitscope.models.structure import UNREADABLE, discover
 from traitscope.models.taps import Means, Scores, States, Taps
 from traitscope.models.text import Rendered, Speller, render
 
 __all__ = [
     "DTYPES",
     "FAMILIES",
+    "SPREAD",
+    "UNREADABLE",
     "Anatomy",
     "Checkpoint",
     "Family",
@@ -35,7 +40,9 @@ __all__ = [
     "Speller",
     "States",
     "Taps",
+    "discover",
     "dissect",
+    "family_of",
     "hash_tensors",
     "is_finite",
     "known_dtype",

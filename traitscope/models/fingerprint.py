@@ -21,7 +21,7 @@ from torch import nn
 
 from traitscope.errors import ModelError
 
-__all__ = ["fingerprint_folder", "fingerprint_module", "hash_tensors"]
+__all__ = ["fingerprint_folder", "fingerprint_module", "fingerprint_of", "hash_tensors"]
 
 _SAMPLES = 16  # places per tensor or file
 _BYTES = 64  # bytes at each
@@ -87,9 +87,14 @@ def _add_samples(digest: Any, file: BinaryIO, start: int, size: int) -> None:
         digest.update(file.read(min(_BYTES, size)))
 
 
-def fingerprint_module(hf: nn.Module, tokenizer: Any) -> str:
+def fingerprint_of(*parts: str) -> str:
+    """ "files:" and 32 hex digits over other fingerprints and what else goes with them."""
+    return "files:" + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def fingerprint_module(hf: nn.Module, tokenizer: Any, more: str = "") -> str:
     """ "memory:" and 32 hex digits over config, vocabulary, template and sampled tensors."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(more.encode())
     config = getattr(hf, "config", None)
     digest.update(json.dumps(_plain(config), sort_keys=True, default=str).encode())
     digest.update(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode())

@@ -25,13 +25,26 @@ from traitscope.errors import ModelError
 from traitscope.models.anatomy import Anatomy, Block
 from traitscope.models.taps import States, Taps
 
-__all__ = ["FINITE", "Proof", "insist", "is_finite", "probe_ids", "prove", "timed", "tolerance"]
+__all__ = [
+    "FINITE",
+    "Proof",
+    "device_of",
+    "difference",
+    "insist",
+    "is_finite",
+    "probe_ids",
+    "prove",
+    "timed",
+    "tolerance",
+]
 
 FINITE = "finite values"
 
 # float32: rounding of a few additions. Narrow dtypes: a couple of units in the last place, since
 # a sum is rounded once by the model and once by us.
 _TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-9, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+_PROBE = (2, 7)  # rows and tokens
 
 
 @dataclass(frozen=True)
@@ -98,21 +111,21 @@ def tolerance(dtype: torch.dtype) -> float:
     return _TOLERANCE.get(dtype, 3e-2)
 
 
-def probe_ids(vocabulary: int, rows: int = 2, tokens: int = 7) -> Tensor:
+def probe_ids(vocabulary: int, rows: int, tokens: int) -> Tensor:
     """Fixed token ids [rows, tokens] spread over the vocabulary (no tokenizer needed)."""
     steps = torch.arange(1, rows * tokens + 1, dtype=torch.int64)
     return ((steps * 2654435761) % max(vocabulary - 1, 1)).view(rows, tokens)
 
 
-def prove(hf: nn.Module, anatomy: Anatomy) -> list[Proof]:
+def prove(hf: Any, anatomy: Anatomy) -> list[Proof]:
     """Run the checks; see the module's docstring.  Raises nothing: the caller judges."""
     with torch.inference_mode():
         return list(timed(_proofs(hf, anatomy)))
 
 
-def _proofs(hf: nn.Module, anatomy: Anatomy) -> Iterator[Proof]:
-    ids_BT = probe_ids(int(anatomy.config.vocab_size)).to(_device_of(hf))
-    seen = _Seen(anatomy)
+def _proofs(hf: Any, anatomy: Anatomy) -> Iterator[Proof]:
+    ids_BT = probe_ids(int(anatomy.config.vocab_size), *_PROBE).to(device_of(hf))
+    seen = _Seen(anatomy, device_of(hf))
     states = States()
     try:
         with Taps(anatomy, states):
@@ -124,10 +137,11 @@ def _proofs(hf: nn.Module, anatomy: Anatomy) -> Iterator[Proof]:
             )
     finally:
         seen.close()
-    finite = _finite(anatomy, states.h, out.logits)
+    h = [h_BTD.to(device_of(hf)) for h_BTD in states.h]  # a model may span several devices
+    finite = _finite(anatomy, h, out.logits)
     yield finite
-    allowed = tolerance(states.h[0].dtype)
-    for name, measure, detail in _measures(anatomy, states.h, out, seen):
+    allowed = tolerance(h[0].dtype)
+    for name, measure, detail in _measures(anatomy, h, out, seen):
         if finite.held:
             yield Proof.of(name, measure(), allowed, detail)
         else:
@@ -148,7 +162,7 @@ def _measures(
     blocks = range(len(anatomy.blocks))
 
     def worst(pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
-        return max(_difference(mine, theirs) for mine, theirs in pairs)
+        return max(difference(mine, theirs) for mine, theirs in pairs)
 
     yield (
         "taps = hidden states",
@@ -170,7 +184,10 @@ def _measures(
     yield (
         "last site = before the final norm",
         lambda: worst(
-            [(h[-1], seen.before_norm), (anatomy.final_norm(h[-1]), out.hidden_states[-1])]
+            [
+                (h[-1], seen.before_norm),
+                (anatomy.final_norm(seen.before_norm), out.hidden_states[-1]),
+            ]
         ),
         "",
     )
@@ -190,7 +207,7 @@ def _finite(anatomy: Anatomy, h: list[Tensor], logits: Tensor) -> Proof:
     return Proof.of(FINITE, float(len(broken)), 0.0, detail, "sites")
 
 
-def _difference(mine: Tensor, own: Tensor) -> float:
+def difference(mine: Tensor, own: Tensor) -> float:
     """The largest |mine - own| of any token, in units of |own|; NaN counts as infinite."""
     mine, own = mine.float(), own.to(mine.device).float()
     norm = torch.linalg.vector_norm(own, dim=-1).clamp_min(1e-30)
@@ -202,7 +219,8 @@ class _Seen:
     """What attention and MLP of each block add to the stream (post-norm and multiplier included),
     and what the final norm is given."""
 
-    def __init__(self, anatomy: Anatomy) -> None:
+    def __init__(self, anatomy: Anatomy, home: torch.device) -> None:
+        self._home = home
         n_blocks = len(anatomy.blocks)
         self.attention: list[Tensor] = [torch.empty(0)] * n_blocks
         self.mlp: list[Tensor] = [torch.empty(0)] * n_blocks
@@ -221,7 +239,7 @@ class _Seen:
             def hook(_: nn.Module, __: Any, output: Any) -> None:
                 added = output[0] if isinstance(output, tuple) else output
                 # a product is a copy: Falcon adds attention to the MLP's output in place
-                store[index] = added * self._multiplier
+                store[index] = (added * self._multiplier).view(*_PROBE, -1).to(self._home)
 
             return hook
 
@@ -237,5 +255,6 @@ class _Seen:
             handle.remove()
 
 
-def _device_of(hf: nn.Module) -> torch.device:
-    return next(hf.parameters()).device
+def device_of(hf: Any) -> torch.device:
+    """Where ids go in: the device of the embedding, also where a model spans several."""
+    return torch.device(hf.get_input_embeddings().weight.device)

@@ -41,6 +41,7 @@ class Taps:
     def __init__(self, anatomy: Anatomy, sink: Sink) -> None:
         self.sink = sink
         self._handles: list[RemovableHandle] = []
+        self._shape = torch.Size()
         site = 0
         self._on_input(anatomy.blocks[0].module, site)
         for block in anatomy.blocks:
@@ -54,8 +55,9 @@ class Taps:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             h_BTD = args[0] if args else kwargs["hidden_states"]
             if site == 0:
+                self._shape = h_BTD.shape
                 self.sink.start()
-            self.sink.take(site, h_BTD)
+            self.sink.take(site, h_BTD.view(self._shape))  # OPT's MLP sees [B * T, D]
 
         self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
