@@ -28,6 +28,7 @@ RANK = {
     "textfile": 1,
     "ticks": 1,
     "prompts": 2,
+    "conversations": 2,
     "suite": 2,
     "suite_tables": 2,
     "copyout": 2,
@@ -50,6 +51,9 @@ RANK = {
     "machine": 3,
     "checkup": 4,
     "work": 5,
+    "prepare": 5,
+    "fill": 5,
+    "replays": 5,
     "task": 5,
     "runner": 5,
     "cluster": 6,
@@ -57,13 +61,13 @@ RANK = {
     "__main__": 8,
 }
 NO_TORCH = {"errors", "core", "paths", "textfile", "prompts", "suite", "suite_tables", "copyout"}
-NO_TORCH |= {"runs", "report", "viewer", "traits.directions", "ticks", "exports.flat"}
-NO_TORCH |= {"exports.place"}
+NO_TORCH |= {"conversations", "runs", "report", "viewer", "traits.directions", "ticks"}
+NO_TORCH |= {"exports.flat", "exports.place"}
 FORBIDDEN = {
-    "engine": {"runs", "suite", "report", "viewer", "prompts", "rich", "traits"},
+    "engine": {"runs", "suite", "report", "viewer", "prompts", "conversations", "rich", "traits"},
     "models": {"runs", "suite", "report", "viewer", "prompts", "rich", "traits"},
-    "report": {"models", "engine", "traits", "runner", "task", "work"},
-    "viewer": {"models", "engine", "traits", "runner", "task", "work"},
+    "report": {"models", "engine", "traits", "runner", "task", "work", "fill", "replays"},
+    "viewer": {"models", "engine", "traits", "runner", "task", "work", "fill", "replays"},
 }
 MAY_PRINT = {"cli", "pocket.train", "pocket.evaluate"}
 LONGEST = 400

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from traitscope.errors import InputError, TraitscopeError
     from traitscope.models import Model, load
     from traitscope.prompts import load_prompts
+    from traitscope.replays import replay
     from traitscope.runner import capture, run_suite
-    from traitscope.runs import Run
+    from traitscope.runs import Run, compare
     from traitscope.suite import Suite, init_folder, load_suite
 
 __version__ = "0.1.0"
@@ -34,11 +35,13 @@ __all__ = [
     "TraitscopeError",
     "Window",
     "capture",
+    "compare",
     "doctor",
     "init_folder",
     "load",
     "load_prompts",
     "load_suite",
+    "replay",
     "run_suite",
 ]
 
@@ -48,8 +51,9 @@ _HOME = {
     "errors": ("InputError", "TraitscopeError"),
     "models": ("Model", "load"),
     "prompts": ("load_prompts",),
+    "replays": ("replay",),
     "runner": ("capture", "run_suite"),
-    "runs": ("Run",),
+    "runs": ("Run", "compare"),
     "suite": ("Suite", "init_folder", "load_suite"),
 }
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -23,9 +23,12 @@ __all__ = [
     "KINDS",
     "TRAIT_NAME",
     "Capture",
+    "FurtherScores",
     "Generation",
     "GenerationConfig",
     "Internals",
+    "Keep",
+    "KeptStates",
     "Kind",
     "Message",
     "Prompt",
@@ -308,8 +311,9 @@ class Trace:
     """What the engine hands over when a text is finished: ids and numbers, nothing else.
 
     `token_ids` [T] prompt and response; `score` [T, S, K]; `norm` [T, S] is |h|; `logprob` [T],
-    NaN at position 0.  `finish` is "stop" (an end token) or "length".  `seconds` is the wall time
-    from the row's admission to its last token.
+    NaN at position 0 (and where it was not asked for).  `finish` is "stop" (an end token),
+    "length", or "given" (the text existed).  `seconds` is the wall time from the row's admission
+    to its last token, of a given text that of its batch.  `kept` [T, sites kept, D]: states.
     """
 
     generation: Generation
@@ -318,8 +322,9 @@ class Trace:
     score: Float32
     norm: Float32
     logprob: Float32
-    finish: Literal["stop", "length"]
+    finish: Literal["stop", "length", "given"]
     seconds: float
+    kept: Float32 | None = None
 
 
 @dataclass(frozen=True)
@@ -340,6 +345,60 @@ class TextRecord:
     @property
     def status(self) -> Literal["done", "failed"]:
         return "failed" if self.trace is None else "done"
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Which raw states are kept: the sites' names, of which tokens, stored as what.
+
+    "last" is the last token of the prompt and the last of the response.
+    """
+
+    sites: tuple[str, ...] = ()
+    tokens: Literal["prompt", "response", "last", "all"] = "all"
+    dtype: Literal["bfloat16", "float32"] = "float32"
+
+    def positions(self, n_tokens: int, n_prompt: int) -> Int32:
+        """The positions kept of a text, rising."""
+        every = np.arange(n_tokens, dtype=np.int32)
+        prompt, response = every[:n_prompt], every[n_prompt:]
+        last = np.concatenate([prompt[-1:], response[-1:]])
+        return {"prompt": prompt, "response": response, "last": last, "all": every}[self.tokens]
+
+    def pick(self, generation: Generation, kept_TSD: Float32, n_prompt: int) -> list[KeptStates]:
+        """What is kept of a text whose states at `sites` are all there: one item a site."""
+        position = self.positions(len(kept_TSD), n_prompt)
+        return [
+            KeptStates(generation, replace(self, sites=(site,)), position, kept_TSD[position, i])
+            for i, site in enumerate(self.sites)
+        ]
+
+
+@dataclass(frozen=True)
+class KeptStates:
+    """States of one text at one site: h [N, D] float32 at `position` [N], as `keep` asked.
+
+    `keep` names this one site.  What is stored as bfloat16 is rounded to it, which changes
+    nothing where the model ran in bfloat16.
+    """
+
+    generation: Generation
+    keep: Keep
+    position: Int32
+    h: Float32
+
+    @property
+    def site(self) -> str:
+        return self.keep.sites[0]
+
+
+@dataclass(frozen=True)
+class FurtherScores:
+    """Scores of a text that is committed already on traits that came later: [T, S, K]."""
+
+    generation: Generation
+    traits: tuple[str, ...]
+    score: Float32
 
 
 @dataclass(frozen=True, order=True)

@@ -20,7 +20,7 @@ from traitscope.core import Message, Prompt
 from traitscope.errors import PromptError, did_you_mean
 from traitscope.textfile import parse_json, read_lines, shown
 
-__all__ = ["ROLES", "check_text", "load_prompts"]
+__all__ = ["ROLES", "check_label", "check_labels", "check_tags", "check_text", "load_prompts"]
 
 ROLES = ("system", "user", "assistant", "tool")
 _KEYS = ("prompt", "messages", "id", "tags")
@@ -47,7 +47,7 @@ def load_prompts(path: str | Path) -> list[Prompt]:
     ]
     if not prompts:
         raise PromptError(f"{path}: expected at least one prompt, got an empty file.")
-    _check_labels(prompts)
+    check_labels(prompts)
     return prompts
 
 
@@ -80,8 +80,8 @@ def _from_json(line: str, where: str) -> Prompt:
         raise PromptError(f"{where}: expected either 'prompt' or 'messages', got {came}.")
     return Prompt(
         _messages(record, where),
-        label=_label(record["id"], where) if "id" in record else None,
-        tags=_tags(record["tags"], where) if "tags" in record else {},
+        label=check_label(record["id"], where) if "id" in record else None,
+        tags=check_tags(record["tags"], where) if "tags" in record else {},
         where=where,
     )
 
@@ -124,13 +124,15 @@ def _text(value: object, name: str, where: str) -> str:
     return value
 
 
-def _label(value: object, where: str) -> str:
+def check_label(value: object, where: str) -> str:
+    """An `id` as text; a number is written as one."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return _text(value, "id", where)
 
 
-def _tags(value: object, where: str) -> dict[str, str]:
+def check_tags(value: object, where: str) -> dict[str, str]:
+    """A flat object of texts; numbers and truth values become text."""
     if not _is_object(value):
         raise PromptError(f"{where}: 'tags': expected a flat JSON object, got {shown(value)}.")
     for key in value:
@@ -157,7 +159,8 @@ def _check_keys(record: Mapping[str, object], known: tuple[str, ...], where: str
             )
 
 
-def _check_labels(prompts: Iterable[Prompt]) -> None:
+def check_labels(prompts: Iterable[Prompt]) -> None:
+    """Raise PromptError for a label that comes twice."""
     seen: dict[str, str] = {}
     for prompt in prompts:
         if prompt.label is None:

@@ -22,7 +22,7 @@ from traitscope.suite import Suite, suite_from_dict
 from traitscope.task import Progress, Task, Tick
 from traitscope.work import Source, Todo, TraitData, Work, trait_data
 
-__all__ = ["Outcome", "Tick", "capture", "capture_suite", "run_suite"]
+__all__ = ["Outcome", "Tick", "capture", "capture_suite", "made_from", "run_suite"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def run_suite(
     """
     began = time.perf_counter()
     source = Source.of(suite, model)
-    traits = trait_data(suite)
+    traits = trait_data(suite.trait_sources)
     work = Work.of(suite, source, traits)
     path = _place(suite, work, out, fresh)
     there = _existing(path, source, work, traits)
@@ -70,6 +70,7 @@ def capture(
     traits: Sequence[str],
     *,
     internals: Sequence[int | str] = (),
+    keep: Sequence[str] = (),
     out: str | Path | None = None,
     fresh: bool = False,
     allow_unproven: bool = False,
@@ -79,19 +80,18 @@ def capture(
     """Capture traits on prompts, without a suite; returns the run, opened.
 
     `model` is a loaded `Model` or a name to load; `traits` are names or paths as in a suite;
-    `internals` are blocks (numbers or "middle") to open on the same texts; `allow_unproven` goes on
-    with a model that fails its checks; `generation` takes the fields of `GenerationConfig`.  The
-    run is kept in `out` (default `runs/capture-KEY`), and the same call again finds it finished.
-    Raises what `run_suite` raises.
+    `internals` are blocks (numbers or "middle") to open on the same texts, `keep` sites whose raw
+    states are kept (`Run.states`); `allow_unproven` goes on with a model that fails its checks;
+    `generation` takes the fields of `GenerationConfig`.  The run is kept in `out` (default
+    `runs/capture-KEY`), and the same call again finds it finished.  Raises what `run_suite` raises.
     """
     for what, given_texts in (("prompts", prompts), ("traits", traits)):
         if isinstance(given_texts, str):  # or each of its letters would be one
             raise InputError(f"{what}: expected a list of texts, got one text. Put it into [ ].")
     named = model if isinstance(model, str) else model.name
     texts = {"texts": list(prompts)}
-    suite = capture_suite(
-        named, texts, traits, internals, generation, allow_unproven=allow_unproven
-    )
+    others = {"keep": list(keep), "allow_unproven": allow_unproven}
+    suite = capture_suite(named, texts, traits, internals, generation, **others)
     given = model if isinstance(model, Model) else None
     place = None if out is None else Path(out)
     outcome = run_suite(suite, out=place, fresh=fresh, model=given, progress=progress)
@@ -155,24 +155,29 @@ def _differences(
     run: Run, source: Source, work: Work, traits: Sequence[TraitData]
 ) -> Iterator[str]:
     """What the key stands for and is not the same there as here."""
-    model, here = run.header.model, vars(work.config)
+    model, here = run.header.model, work.settings
     if model["fingerprint"] != source.fingerprint:
         same = model["name"] == source.name
         yield f"another model {'of the same name' if same else model['name']!r}"
     if model["dtype"] != source.dtype:
         yield f"dtype {model['dtype']} instead of {source.dtype}"
     names = [d.trait if isinstance(d, TraitDirections) else d.name for d in traits]
-    if list(run.traits) != names:
-        yield f"the traits {' + '.join(run.traits)} instead of {' + '.join(names)}"
+    first = list(run.header.first_traits)
+    if first != names:
+        yield f"the traits {' + '.join(first)} instead of {' + '.join(names)}"
     for name, data in zip(names, traits, strict=True):
-        if name in run.traits and not _made_from(data, run.directions[name]):
+        if name in run.traits and not made_from(data, run.directions[name]):
             yield f"other data of the trait {name}"
+    if run.header.generation.keys() != here.keys():
+        generated = "max_new_tokens" in here
+        yield f"texts that {'existed' if generated else 'were generated'}"
     for name, there in run.header.generation.items():
         if name in here and name != "samples" and there != here[name]:
             yield f"{name} {there} instead of {here[name]}"
 
 
-def _made_from(data: TraitData, directions: TraitDirections) -> bool:
+def made_from(data: TraitData, directions: TraitDirections) -> bool:
+    """Whether directions are those of this trait's data (or of this directions file)."""
     if isinstance(data, TraitDirections):
         return directions.hash == data.hash
     return directions.metadata.get("data_hash") == data.data_hash
@@ -184,7 +189,7 @@ def _nothing_to_do(run: Run, suite: Suite, work: Work) -> Outcome:
         run.header,
         name=suite.name,
         suite=suite.to_dict(),
-        generation=vars(work.config),
+        generation=work.settings,
         captures=work.captures,
     )
     if header != run.header:

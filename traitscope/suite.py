@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from pydantic import PrivateAttr, ValidationError
 
+from traitscope.conversations import Conversation, conversations_from, load_conversations
 from traitscope.copyout import init_folder
-from traitscope.core import TRAIT_NAME, GenerationConfig, Prompt
-from traitscope.errors import PromptError, SuiteError, did_you_mean
+from traitscope.core import TRAIT_NAME, GenerationConfig, Keep, Prompt
+from traitscope.errors import InputError, PromptError, SuiteError, did_you_mean
 from traitscope.paths import BUNDLED_SUITES, BUNDLED_TRAITS
 from traitscope.prompts import check_text, load_prompts
 from traitscope.suite_tables import (
@@ -39,6 +41,7 @@ __all__ = [
     "PromptSet",
     "Suite",
     "TraitSource",
+    "find_traits",
     "init_folder",
     "load_suite",
     "suite_from_dict",
@@ -49,6 +52,7 @@ OVERRIDES: dict[str, tuple[str, ...]] = {
     **{key: (key,) for key in ("model", "revision", "adapter", "trust_remote_code")},
     **{key: (key,) for key in ("device", "dtype", "rows", "allow_unproven")},
     **{key: ("generation", key) for key in GenerationTable.model_fields},
+    "keep": ("keep", "sites"),
 }
 
 
@@ -67,6 +71,7 @@ class Suite(SuiteTable):
     _root: Path = PrivateAttr(default=Path())
     _source: str = PrivateAttr(default="suite")
     _prompts: dict[str, tuple[Prompt, ...]] = PrivateAttr(default_factory=dict)
+    _conversations: dict[str, tuple[Conversation, ...]] = PrivateAttr(default_factory=dict)
     _traits: tuple[TraitSource, ...] = PrivateAttr(default=())
 
     @property
@@ -95,11 +100,27 @@ class Suite(SuiteTable):
         """
         return {name: list(prompts) for name, prompts in self._prompts.items()}
 
+    def conversations(self) -> dict[str, list[Conversation]]:
+        """The sets of texts that exist already; `prompt_sets` has their prompts."""
+        return {name: list(texts) for name, texts in self._conversations.items()}
+
+    @property
+    def replays(self) -> bool:
+        """Whether the suite's texts exist already, so that nothing is generated."""
+        return any(table.conversations is not None for table in self.prompts.values())
+
     def config(self, prompt_set: str | None = None) -> GenerationConfig:
         """How texts are sampled, with the set's own number of samples where it has one."""
         config = GenerationConfig(**self.generation.model_dump())
         own = self.prompts[prompt_set].samples if prompt_set is not None else None
         return config if own is None else replace(config, samples=own)
+
+    def kept(self, dtype: str) -> Keep:
+        """Which states are kept of each text of a model whose states are of `dtype`."""
+        keep = self.keep
+        auto: Literal["bfloat16", "float32"] = "bfloat16" if dtype == "bfloat16" else "float32"
+        stored = auto if keep.dtype == "auto" else keep.dtype
+        return Keep(tuple(dict.fromkeys(keep.sites)), keep.tokens, stored)
 
     def prompts_named(self, name: str) -> tuple[Prompt, ...]:
         """The prompts with this id, else with this text; the same chat only once.
@@ -151,7 +172,12 @@ def suite_from_dict(
         lines = sentences(problem, source, [OVERRIDES[key] for key in given])
         raise SuiteError("\n".join(lines)) from problem
     suite._root, suite._source = root, source
-    problems = [*_attach_traits(suite), *_attach_prompts(suite), *_check_expectations(suite)]
+    problems = [
+        *_of_one_kind(suite),
+        *_attach_traits(suite),
+        *_attach_prompts(suite),
+        *_check_expectations(suite),
+    ]
     if problems:
         raise SuiteError("\n".join(f"{source}: {problem}" for problem in problems))
     return suite
@@ -187,6 +213,8 @@ def _merged(
     if "model" in given:
         for key in ("revision", "adapter", "family", "trust_remote_code"):
             merged.pop(key, None)  # they were the other model's
+    if "keep" in given and isinstance(merged.get("keep"), list | tuple):
+        merged.pop("keep")  # the short form: nothing but the sites
     for key, value in given.items():
         *table, leaf = OVERRIDES[key]
         if not table:
@@ -223,18 +251,40 @@ def _without_samples(table: object) -> object:
 # --- what the tables point at --------------------------------------------------------------------
 
 
+def _of_one_kind(suite: Suite) -> Iterator[str]:
+    if suite.replays and any(table.conversations is None for table in suite.prompts.values()):
+        yield (
+            "'prompts': expected sets of prompts or sets of conversations, got both. "
+            "Put the conversations into a suite of their own."
+        )
+
+
+def find_traits(entries: Sequence[str], root: Path = Path()) -> tuple[TraitSource, ...]:
+    """Traits by name or path, as in a suite; InputError where one is not there or comes twice."""
+    found: dict[str, TraitSource] = {}
+    for problem in _find_traits(entries, root, found):
+        raise InputError(problem)
+    return tuple(found.values())
+
+
 def _attach_traits(suite: Suite) -> Iterator[str]:
     """Find the suite's traits; yields a sentence for each that is not there or comes twice."""
     found: dict[str, TraitSource] = {}
-    for entry in suite.traits:
-        source = _trait_at(entry, suite.root)
+    yield from _find_traits(suite.traits, suite.root, found)
+    suite._traits = tuple(found.values())
+
+
+def _find_traits(
+    entries: Sequence[str], root: Path, found: dict[str, TraitSource]
+) -> Iterator[str]:
+    for entry in entries:
+        source = _trait_at(entry, root)
         if isinstance(source, str):
             yield f"'traits': {source}"
         elif source.name in found:
             yield f"'traits': expected each trait once, got '{source.name}' twice."
         else:
             found[source.name] = source
-    suite._traits = tuple(found.values())
 
 
 def _trait_at(entry: str, root: Path) -> TraitSource | str:
@@ -274,11 +324,16 @@ def _attach_prompts(suite: Suite) -> Iterator[str]:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", name):
             yield f"'prompts': expected a name of letters, digits and '_.-', got {shown(name)}."
         try:
-            prompts = [replace(p, tags={**table.tags, **p.tags}) for p in _load(suite, name, table)]
+            texts = _conversations(suite, name, table)
+            found = _load(suite, name, table) if texts is None else [each.prompt for each in texts]
+            prompts = [replace(p, tags={**table.tags, **p.tags}) for p in found]
         except PromptError as problem:
             yield f"'prompts.{name}': {problem}"
             continue
         suite._prompts[name] = tuple(prompts)
+        if texts is not None:
+            tagged = zip(texts, prompts, strict=True)
+            suite._conversations[name] = tuple(replace(t, prompt=p) for t, p in tagged)
         for prompt in prompts:
             first = labelled.setdefault(prompt.label, prompt) if prompt.label else prompt
             if first.messages != prompt.messages:
@@ -286,6 +341,15 @@ def _attach_prompts(suite: Suite) -> Iterator[str]:
                     f"'prompts.{name}': expected an id of its own, got {shown(prompt.label)} at "
                     f"{prompt.where}, which another prompt at {first.where} has already."
                 )
+
+
+def _conversations(suite: Suite, name: str, table: PromptSet) -> list[Conversation] | None:
+    given = table.conversations
+    if given is None:
+        return None
+    if isinstance(given, str):
+        return load_conversations(suite.root / os.path.expanduser(given))
+    return conversations_from(given, f"{suite.source}: prompts.{name}.conversations")
 
 
 def _load(suite: Suite, name: str, table: PromptSet) -> list[Prompt]:

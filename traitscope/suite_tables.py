@@ -8,7 +8,7 @@ reads no file and does not know whether a trait, a prompt or a model exists.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -24,7 +24,7 @@ from traitscope.core import GenerationConfig, Kind, Site, Window
 from traitscope.errors import InputError, did_you_mean
 from traitscope.textfile import shown
 
-__all__ = ["Expectation", "GenerationTable", "PromptSet", "SuiteTable", "sentences"]
+__all__ = ["Expectation", "GenerationTable", "KeepTable", "PromptSet", "SuiteTable", "sentences"]
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 _DEFAULT = GenerationConfig()
@@ -35,6 +35,13 @@ Location = tuple[str | int, ...]
 class _Table(BaseModel):
     # strict: TOML has types of its own, so "50" is not 50 and true is not 1
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _site_name(text: str) -> str:
+    try:
+        return Site.parse(text).name
+    except InputError as problem:
+        raise ValueError from problem
 
 
 class GenerationTable(_Table):
@@ -50,12 +57,41 @@ class GenerationTable(_Table):
     samples: int = Field(_DEFAULT.samples, ge=1, lt=2**31, description="a whole number >= 1")
 
 
+class KeepTable(_Table):
+    """`[keep]`, or `keep = ["3.post"]` for its `sites`: raw states to be kept beside the scores.
+
+    `tokens`: of the prompt, the response, "last" (the last one of either), or all; `dtype`
+    "auto" is the model's own where that is bfloat16, else float32.
+    """
+
+    sites: tuple[Annotated[str, AfterValidator(_site_name)], ...] = Field(
+        (), strict=False, description="a list of sites such as '3.post'"
+    )
+    tokens: Literal["prompt", "response", "last", "all"] = Field(
+        "all", description="'prompt', 'response', 'last' or 'all'"
+    )
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto", description="'auto', 'bfloat16' or 'float32'"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sites_alone(cls, data: object) -> object:
+        return {"sites": data} if isinstance(data, list | tuple) else data
+
+
 class PromptSet(_Table):
-    """`[prompts.NAME]`: prompts from a file or given inline, and what is captured on them."""
+    """`[prompts.NAME]`: prompts from a file or given inline, and what is captured on them.
+
+    Or `conversations`, which have their answers: they are read, nothing is generated.
+    """
 
     file: str | None = Field(None, description="the path of a .txt or .jsonl file, as text")
     texts: Annotated[tuple[str, ...], Field(strict=False)] | None = Field(
         None, description="a list of prompts, each a text"
+    )
+    conversations: str | Annotated[tuple[dict[str, Any], ...], Field(strict=False)] | None = Field(
+        None, description="the path of a .jsonl file, as text, or a list of conversations"
     )
     kind: Kind = Field("trajectory", description="'trajectory' or 'internals'")
     blocks: tuple[Annotated[int, Field(ge=0)] | Literal["middle"], ...] = Field(
@@ -73,12 +109,15 @@ class PromptSet(_Table):
 
     @model_validator(mode="after")
     def _fits_together(self) -> PromptSet:
-        if (self.file is None) == (self.texts is None):
-            raise ValueError(
-                f"expected 'file' or 'texts', got {'both' if self.file else 'neither'}"
-            )
-        if self.texts == ():
-            raise ValueError("expected at least one prompt in 'texts', got none")
+        sources = ("file", "texts", "conversations")
+        named = [name for name in sources if getattr(self, name) is not None]
+        if len(named) != 1:
+            came = " and ".join(named) or "none of them"
+            raise ValueError(f"expected one of 'file', 'texts' or 'conversations', got {came}")
+        if getattr(self, named[0]) == ():
+            raise ValueError(f"expected at least one text in '{named[0]}', got none")
+        if self.samples is not None and self.conversations is not None:
+            raise ValueError("expected 'samples' only with prompts, got it with conversations")
         if self.kind == "internals" and not self.blocks:
             raise ValueError("expected at least one block in 'blocks', got none")
         if self.kind == "trajectory" and self.blocks:
@@ -94,10 +133,7 @@ def _window(text: str) -> str:
 
 
 def _site(where: str | float) -> str | float:
-    try:
-        return where if where == "read" or not isinstance(where, str) else Site.parse(where).name
-    except InputError as problem:
-        raise ValueError from problem
+    return where if where == "read" or not isinstance(where, str) else _site_name(where)
 
 
 class Expectation(_Table):
@@ -120,7 +156,7 @@ class Expectation(_Table):
 
 
 class SuiteTable(_Table):
-    """The whole file."""
+    """The whole file.  `logprobs` is for conversations: without it their tokens have none."""
 
     name: str = Field(pattern=_NAME, description="a name of letters, digits, '_', '.' and '-'")
     description: str = Field("", description="a text")
@@ -159,8 +195,14 @@ class SuiteTable(_Table):
         default_factory=lambda: GenerationTable.model_validate({}),
         description="a table [generation]",
     )
+    logprobs: bool = Field(True, description="true or false")
+    keep: KeepTable = Field(
+        default_factory=lambda: KeepTable.model_validate({}),
+        description="a table [keep], or a list of sites",
+    )
     prompts: dict[str, PromptSet] = Field(
-        min_length=1, description="at least one table [prompts.NAME] with 'file' or 'texts'"
+        min_length=1,
+        description="at least one table [prompts.NAME] with 'file', 'texts' or 'conversations'",
     )
     expect: tuple[Expectation, ...] = Field((), strict=False, description="tables [[expect]]")
 
@@ -198,6 +240,8 @@ def _place(location: Location) -> tuple[type[BaseModel], str, str, Location]:
     match location:
         case ("generation", *rest):
             return GenerationTable, "generation.", "", tuple(rest)
+        case ("keep", *rest):
+            return KeepTable, "keep.", "", tuple(rest)
         case ("prompts", name, *rest):
             return PromptSet, f"prompts.{name}.", "", tuple(rest)
         case ("expect", int(number), *rest):

@@ -7,37 +7,41 @@ through a callback.  Knows nothing of command lines or of where runs are kept.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from traitscope.checkup import at_load
 from traitscope.core import Capture, Float32, Generation, TextRecord, Trace, TraitDirections
 from traitscope.engine import (
+    BATCH_TOKENS,
     Batching,
     Clock,
     Request,
+    Scored,
     capture_internals,
     check_internals,
     generate,
+    score_texts,
 )
 from traitscope.errors import Interrupted, MachineError
+from traitscope.fill import fill, sites_kept
 from traitscope.machine import versions
 from traitscope.models import Model, Proof
+from traitscope.prepare import directions_for, own_up
 from traitscope.runs import Run, RunHeader, RunWriter
 from traitscope.suite import Suite
 from traitscope.ticks import Progress, Tick
-from traitscope.traits.extract import extract, fits, stacked
-from traitscope.traits.pairs import Trait
-from traitscope.traits.vectors import Vector, directions_of
+from traitscope.traits.extract import stacked
 from traitscope.work import Source, Todo, TraitData, Work
 
 __all__ = ["Progress", "Task", "Tick"]
 
-_PHASES = ("load", "directions", "generate", "internals", "write")
+_PHASES = ("load", "directions", "generate", "replay", "internals", "write")
 DEFAULT_ROWS = 24  # the batch of the bundled suite; memory-aware sizes are the caller's to set
 
 
@@ -79,11 +83,12 @@ class Task:
         directions = self._directions(model)
         header = self._header(model, directions, proofs)
         with self._open(header, directions) as writer:
-            self._own_up(writer, model, proofs)
+            own_up(writer, model, proofs)
             direction_SDK = stacked([directions[name] for name in self.suite.trait_names])
             try:
                 self._texts(writer, model, direction_SDK)
                 self._internals(writer, model, direction_SDK)
+                self._fill(writer, model)
             except KeyboardInterrupt:
                 writer.event("interrupted", **self._stats())
                 done = writer.done_captures().intersection(self.work.captures)
@@ -129,6 +134,7 @@ class Task:
         for generation in self.work.prompts:
             for block in self.work.blocks_of(generation, n_blocks):
                 check_internals(model, block)
+        sites_kept(model, self.work.keep)
         return model
 
     def _prove(self, model: Model) -> list[Proof]:
@@ -138,34 +144,19 @@ class Task:
             model.proven(proofs)
         return proofs
 
-    def _own_up(self, writer: RunWriter, model: Model, proofs: Sequence[Proof]) -> None:
-        """What failed of a model that is used all the same; also of one that goes on a run."""
-        broken = [proof.to_dict() for proof in proofs if proof.held is False]
-        if broken:
-            place = {"dtype": model.dtype_name, "device": str(model.device)}
-            writer.event("unproven", checks=broken, **place)
-
     def _directions(self, model: Model) -> dict[str, TraitDirections]:
         """Of each trait, in the suite's order: the run's own, a file's, or made from pairs."""
         if self.there is not None:
             return dict(self.there.directions)
-        data = [trait for trait in self.traits if isinstance(trait, Trait)]
-        ready = {d.trait: d for d in self.traits if isinstance(d, TraitDirections)}
-        for source in self.suite.trait_sources:
-            if source.name in ready:
-                fits(ready[source.name], model, source.path)
-        vectors = [trait for trait in self.traits if isinstance(trait, Vector)]
         with self._timed("directions"):
-            brought = directions_of(model, vectors)
-            made = extract(
+            return directions_for(
                 model,
-                data,
+                self.suite.trait_sources,
+                self.traits,
                 lambda done, total: self.progress(
                     Tick("directions", done, total, "texts", "Making directions from pairs.")
                 ),
             )
-        every = {**ready, **made, **brought}
-        return {name: every[name] for name in self.suite.trait_names}
 
     def _header(
         self, model: Model, directions: Mapping[str, TraitDirections], proofs: Sequence[Proof]
@@ -177,7 +168,7 @@ class Task:
             suite=self.suite.to_dict(),
             model=model.describe(),
             sites=tuple(site.name for site in model.sites),
-            generation=vars(self.work.config),
+            generation=self.work.settings,
             rows=rows,
             # on a GPU a prefill stalls the others for longer than an idle slot costs
             join=1 if model.device.type == "cpu" else max(1, rows // 3),
@@ -200,14 +191,14 @@ class Task:
         todo = [g for g in self.todo.texts if g not in done]
         known = (done | writer.failed_generations()).difference(todo)
         self._commit(writer, [], self._of(writer, known))
-        too_long = [g for g in todo if self._room(model, g) < 1]
-        refused = [self._refused(model, g) for g in too_long]
-        self._commit(writer, refused, self._of(writer, too_long))
-        wanted = {g: self._request(model, g) for g in todo if self._room(model, g) >= 1}
+        refusals = {g: why for g in todo if (why := self._refusal(model, g))}
+        refused = [TextRecord(g, self.work.prompts[g], error=why) for g, why in refusals.items()]
+        self._commit(writer, refused, self._of(writer, refusals))
+        wanted = dict.fromkeys(g for g in todo if g not in refusals)
         rows = writer.header.rows
         while wanted:
             try:
-                self._generate(writer, model, direction_SDK, wanted, rows)
+                self._make(writer, model, direction_SDK, wanted, rows)
             except torch.OutOfMemoryError as error:
                 if rows == 1:
                     raise MachineError(
@@ -217,12 +208,12 @@ class Task:
                 rows = max(1, rows // 2)
                 writer.event("out_of_memory", rows=rows)
 
-    def _generate(
+    def _make(
         self,
         writer: RunWriter,
         model: Model,
         direction_SDK: Float32,
-        wanted: dict[Generation, Request],
+        wanted: dict[Generation, None],
         rows: int,
     ) -> None:
         """Make the wanted texts; each leaves `wanted` when it is committed."""
@@ -230,13 +221,15 @@ class Task:
         total, began = len(self.todo.texts), time.perf_counter()
         enough = max(1, rows // 4)
 
+        phase = "replay" if self.work.given else "generate"
+
         def tick(clock: Clock) -> None:
             done = total - len(wanted) + len(pending)
-            self.progress(Tick("generate", done, total, "texts", tokens=clock.new_tokens))
+            self.progress(Tick(phase, done, total, "texts", tokens=clock.new_tokens))
 
         def flush() -> None:
             nonlocal began
-            self.seconds["generate"] += time.perf_counter() - began
+            self.seconds[phase] += time.perf_counter() - began
             there = writer.done_generations()
             fresh = [t for t in pending if t.generation not in there]
             self._commit(
@@ -249,15 +242,10 @@ class Task:
             pending.clear()
             began = time.perf_counter()
 
-        batching = Batching(rows, min(writer.header.join, rows))
-        requests = list(wanted.values())
+        make = self._read if self.work.given else self._generate
         try:
             # closed at once where a commit fails: the model is the caller's, and has taps on it
-            with closing(
-                generate(
-                    model, requests, direction_SDK, self.work.config, batching, self.clock, tick
-                )
-            ) as traces:
+            with closing(make(writer, model, direction_SDK, list(wanted), rows, tick)) as traces:
                 for trace in traces:
                     pending.append(trace)
                     if len(pending) >= enough:
@@ -265,6 +253,66 @@ class Task:
         finally:
             if not self.committing:  # one that was cut short may have happened: never twice
                 flush()
+
+    def _generate(
+        self,
+        writer: RunWriter,
+        model: Model,
+        direction_SDK: Float32,
+        wanted: Sequence[Generation],
+        rows: int,
+        tick: Callable[[Clock], None],
+    ) -> Generator[Trace, None, None]:
+        return generate(
+            model,
+            [self._request(model, generation) for generation in wanted],
+            direction_SDK,
+            self.work.config,
+            Batching(rows, min(writer.header.join, rows)),
+            self.clock,
+            tick,
+            sites_kept(model, self.work.keep),
+        )
+
+    def _read(
+        self,
+        writer: RunWriter,
+        model: Model,
+        direction_SDK: Float32,
+        wanted: Sequence[Generation],
+        rows: int,
+        tick: Callable[[Clock], None],
+    ) -> Generator[Trace, None, None]:
+        """The texts that exist; after an OOM `rows` says how much less goes at once."""
+        before = self.clock.batches
+        with closing(
+            score_texts(
+                model,
+                [self.work.given[generation] for generation in wanted],
+                direction_SDK,
+                batch_tokens=BATCH_TOKENS * rows // writer.header.rows,
+                logprobs=self.suite.logprobs,
+                keep=sites_kept(model, self.work.keep),
+            )
+        ) as texts:
+            for text in texts:
+                self.clock.batches = before + text.batch + 1
+                self.clock.tokens += len(text.norm)
+                yield self._given(wanted[text.index], text)
+                tick(self.clock)
+
+    def _given(self, generation: Generation, text: Scored) -> Trace:
+        return Trace(
+            generation=generation,
+            token_ids=np.array(self.work.given[generation], dtype=np.int32),
+            n_prompt=len(self.work.rendered[generation].token_ids),
+            score=text.score,
+            norm=text.norm,
+            logprob=text.logprob,
+            finish="given",
+            seconds=text.seconds,
+            kept=text.kept,
+        )
 
     def _of(self, writer: RunWriter, generations: Iterable[Generation]) -> list[Capture]:
         """The captures that come with texts: trajectories."""
@@ -281,16 +329,25 @@ class Task:
         ids = self.work.rendered[generation].token_ids
         return Request(generation, ids, self._room(model, generation))
 
-    def _refused(self, model: Model, generation: Generation) -> TextRecord:
-        length = len(self.work.rendered[generation].token_ids)
-        return TextRecord(
-            generation,
-            self.work.prompts[generation],
-            error=(
-                f"The prompt has {length} tokens, and the context of '{model.name}' holds "
-                f"{model.context}, one of them for the answer. Shorten it."
-            ),
-        )
+    def _refusal(self, model: Model, generation: Generation) -> str:
+        """Why this model cannot take the text, in a sentence; "" where it can."""
+        ids = self.work.given.get(generation)
+        holds = f"the context of '{model.name}' holds {model.context}"
+        if ids is None:
+            if self._room(model, generation) >= 1:
+                return ""
+            length = len(self.work.rendered[generation].token_ids)
+            asked = f"The prompt has {length} tokens"
+            return f"{asked}, and {holds}, one of them for the answer. Shorten it."
+        if len(ids) > model.context:
+            return f"The text has {len(ids)} tokens, and {holds}. Shorten it."
+        vocabulary = int(model.anatomy.config.vocab_size)
+        if max(ids) >= vocabulary:
+            return (
+                f"Expected token ids below {vocabulary}, the vocabulary of '{model.name}', got "
+                f"{max(ids)}. They are another model's: give the text instead."
+            )
+        return ""
 
     def _record(self, model: Model, trace: Trace) -> TextRecord:
         rendered = self.work.rendered[trace.generation]
@@ -306,9 +363,15 @@ class Task:
     def _commit(
         self, writer: RunWriter, texts: Sequence[TextRecord], captures: Sequence[Capture]
     ) -> None:
+        states = [
+            item
+            for text in texts
+            if text.trace is not None and text.trace.kept is not None
+            for item in self.work.keep.pick(text.generation, text.trace.kept, text.trace.n_prompt)
+        ]
         with self._timed("write"):
             self.committing = True
-            writer.commit(texts, captures)
+            writer.commit(texts, captures, states=states)
             self.committing = False
         self.made += len(captures)
 
@@ -338,3 +401,16 @@ class Task:
             with self._timed("write"):
                 writer.commit([], [] if capture in done else [capture], opened)
             self.made += 1
+
+    # --- what texts lack -------------------------------------------------------------------------
+
+    def _fill(self, writer: RunWriter, model: Model) -> None:
+        with self._timed("replay"):
+            fill(
+                writer,
+                Run.open(self.path),
+                model,
+                self.work.keep,
+                self.clock,
+                lambda done, total: self.progress(Tick("replay", done, total, "texts")),
+            )

@@ -12,7 +12,7 @@ __all__ = ["Progress", "Tick"]
 class Tick:
     """Progress: `done` of `total` in `unit`; `tokens` generated so far; `message` for a person."""
 
-    phase: str  # load, directions, generate, internals, export, done
+    phase: str  # load, directions, generate, replay, internals, export, done
     done: int = 0
     total: int = 0
     unit: str = ""

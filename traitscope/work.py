@@ -8,12 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from traitscope.core import Capture, Generation, GenerationConfig, Prompt, TraitDirections
-from traitscope.models import Checkpoint, Model, Rendered, load_checkpoint, locate, render
+from traitscope.core import (
+    Capture,
+    Generation,
+    GenerationConfig,
+    Keep,
+    Prompt,
+    TraitDirections,
+    prompt_id_of,
+)
+from traitscope.models import (
+    Checkpoint,
+    Model,
+    Rendered,
+    given_ids,
+    load_checkpoint,
+    locate,
+    render,
+)
 from traitscope.runs import Run, load_directions
 from traitscope.suite import Suite, TraitSource
 from traitscope.traits.extract import METHOD
@@ -39,20 +55,23 @@ class Source:
     @classmethod
     def of(cls, suite: Suite, model: Model | None) -> Source:
         if model is not None:
-            return cls(
-                model.name, model.tokenizer, model.fingerprint, model.dtype_name, None, model
-            )
-        checkpoint = locate(
+            return cls.loaded(model)
+        found = locate(
             suite.model,
             revision=suite.revision,
             adapter=suite.adapter,
             family=suite.family or None,
             trust_remote_code=suite.trust_remote_code,
         )
-        dtype = checkpoint.dtype(suite.dtype)
-        return cls(
-            checkpoint.name, checkpoint.tokenizer, checkpoint.fingerprint, dtype, checkpoint, None
-        )
+        return cls.located(found, suite.dtype)
+
+    @classmethod
+    def loaded(cls, model: Model) -> Source:
+        return cls(model.name, model.tokenizer, model.fingerprint, model.dtype_name, None, model)
+
+    @classmethod
+    def located(cls, found: Checkpoint, dtype: str) -> Source:
+        return cls(found.name, found.tokenizer, found.fingerprint, found.dtype(dtype), found, None)
 
     def load(self, device: str, *, allow_unproven: bool = False) -> Model:
         if self.model is not None:
@@ -65,14 +84,21 @@ class Source:
 
 @dataclass(frozen=True)
 class Work:
-    """Everything that is wanted: texts with their prompts, captures, blocks, and the run's key."""
+    """Everything that is wanted: texts with their prompts, captures, blocks, and the run's key.
+
+    `settings` are what the numbers depend on beside model and traits, `given` all ids of the texts
+    that exist (all texts, or none), `keep` the states to be kept; further data, not in the key.
+    """
 
     key: str
+    settings: Mapping[str, Any]
     config: GenerationConfig
     prompts: Mapping[Generation, Prompt]
     rendered: Mapping[Generation, Rendered]
     captures: tuple[Capture, ...]
     blocks: Mapping[str, tuple[int | str, ...]]  # by prompt set, of kind internals
+    given: Mapping[Generation, tuple[int, ...]]
+    keep: Keep
 
     def blocks_of(self, generation: Generation, n_blocks: int) -> list[int]:
         """The blocks whose internals are wanted of a text; "middle" is the depth of a reading."""
@@ -85,19 +111,52 @@ class Work:
     def of(cls, suite: Suite, source: Source, traits: Sequence[TraitData]) -> Work:
         prompts: dict[Generation, Prompt] = {}
         rendered: dict[Generation, Rendered] = {}
+        given: dict[Generation, tuple[int, ...]] = {}
         captures: dict[Capture, None] = {}
         for name, table in suite.prompts.items():
-            config = suite.config(name)
-            for prompt in suite.prompt_sets()[name]:
-                text = render(source.tokenizer, prompt)
-                for sample in range(config.samples):
-                    generation = Generation(text.prompt_id, sample)
-                    rendered[generation] = text
-                    prompts[generation] = _merged(prompts.get(generation), prompt)
-                    captures[Capture(generation, name, table.kind)] = None
+            for generation, prompt, text, ids in _texts(suite, name, source.tokenizer):
+                rendered[generation] = text
+                prompts[generation] = _merged(prompts.get(generation), prompt)
+                captures[Capture(generation, name, table.kind)] = None
+                if ids is not None:
+                    given[generation] = ids
         blocks = {n: t.blocks for n, t in suite.prompts.items() if t.kind == "internals"}
-        key = _key(source, traits, suite.config())
-        return cls(key, suite.config(), prompts, rendered, tuple(captures), blocks)
+        settings = _settings(suite)
+        return cls(
+            key=_key(source, traits, settings),
+            settings=settings,
+            config=suite.config(),
+            prompts=prompts,
+            rendered=rendered,
+            captures=tuple(captures),
+            blocks=blocks,
+            given=given,
+            keep=suite.kept(source.dtype),
+        )
+
+
+_Text = tuple[Generation, Prompt, Rendered, tuple[int, ...] | None]
+
+
+def _texts(suite: Suite, name: str, tokenizer: Any) -> Iterator[_Text]:
+    """A set's texts: each prompt's samples, or those that exist with all their ids."""
+    for conversation in suite.conversations().get(name, ()):
+        text, ids = given_ids(tokenizer, conversation)
+        prompt = conversation.prompt
+        if not prompt.messages:  # without words of its own it is named by its place
+            prompt = replace(prompt, label=prompt.label or prompt.where)
+        yield Generation(prompt_id_of(ids)), prompt, text, ids
+    if name in suite.conversations():
+        return
+    samples = suite.config(name).samples
+    for prompt in suite.prompt_sets()[name]:
+        text = render(tokenizer, prompt)
+        for sample in range(samples):
+            yield Generation(text.prompt_id, sample), prompt, text, None
+
+
+def _settings(suite: Suite) -> dict[str, Any]:
+    return {"logprobs": suite.logprobs} if suite.replays else dict(vars(suite.config()))
 
 
 def _merged(first: Prompt | None, second: Prompt) -> Prompt:
@@ -107,12 +166,13 @@ def _merged(first: Prompt | None, second: Prompt) -> Prompt:
     return replace(first, label=first.label or second.label, tags={**second.tags, **first.tags})
 
 
-def _key(source: Source, traits: Sequence[TraitData], config: GenerationConfig) -> str:
-    """8 hex digits over what numbers depend on: model, directions, sampling and seed.
+def _key(source: Source, traits: Sequence[TraitData], settings: Mapping[str, Any]) -> str:
+    """8 hex digits over what numbers depend on: model, directions, sampling and seed; of texts
+    that exist whether they have log probabilities, and nothing of sampling.
 
     Samples are not in it: like prompts, more of them are further texts of the same run.
     """
-    sampling = {k: v for k, v in vars(config).items() if k != "samples"}
+    sampling = {k: v for k, v in settings.items() if k != "samples"}
     made = [
         [t.trait, t.hash, "file"]
         if isinstance(t, TraitDirections)
@@ -123,9 +183,9 @@ def _key(source: Source, traits: Sequence[TraitData], config: GenerationConfig) 
     return hashlib.sha256(raw.encode()).hexdigest()[:8]
 
 
-def trait_data(suite: Suite) -> list[TraitData]:
-    """Each trait's data, or its directions or vector where the suite names such a file."""
-    return [_data_of(source) for source in suite.trait_sources]
+def trait_data(sources: Sequence[TraitSource]) -> list[TraitData]:
+    """Each trait's data, or its directions or vector where a suite names such a file."""
+    return [_data_of(source) for source in sources]
 
 
 def _data_of(source: TraitSource) -> TraitData:
@@ -139,13 +199,17 @@ def _data_of(source: TraitSource) -> TraitData:
 
 @dataclass(frozen=True)
 class Todo:
-    """What is wanted and not there: texts to make, captures of texts that are there, blocks."""
+    """What is wanted and not there: texts to make, captures of texts that are there, blocks.
+
+    `lacking`: texts that are there lack states to be kept, or scores on traits that came later.
+    """
 
     texts: tuple[Generation, ...]
     captures: tuple[Capture, ...]
+    lacking: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.texts or self.captures)
+        return bool(self.texts or self.captures or self.lacking)
 
     @classmethod
     def of(cls, work: Work, run: Run | None, retry_failed: bool) -> Todo:
@@ -158,6 +222,7 @@ class Todo:
         return cls(
             tuple(g for g in work.prompts if g not in texts),
             tuple(c for c in work.captures if c not in captures),
+            bool(run.unscored() or run.unkept(work.keep)),
         )
 
 

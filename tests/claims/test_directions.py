@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tests.runner.small import NEUTRAL, few_neutral_chats, save_model, write_trait
 from tests.tiny import BASE, hf_model, model, tokenizer
 from traitscope.core import TraitDirections
-from traitscope.engine import mean_states, score_texts
+from traitscope.engine import Scored, mean_states, score_texts
 from traitscope.errors import TraitError
 from traitscope.models import Model, load
 from traitscope.runs import load_directions, save_directions
@@ -277,7 +277,8 @@ def test_means_are_accumulated_in_float64(
     def scores(_: Model, texts: Sequence[Sequence[int]], *__: object) -> Iterator[object]:
         for i, text in enumerate(texts):
             spread = random.integers(-1, 2, size=(len(text), n_sites, 1))
-            yield i, (spread + 1e7).astype(np.float32), None
+            score = (spread + 1e7).astype(np.float32)
+            yield Scored(i, score, score[..., 0], score[:, 0, 0], None, 0, 0.0)
 
     monkeypatch.setattr(room, "mean_states", states)
     monkeypatch.setattr(room, "score_texts", scores)

@@ -202,7 +202,8 @@ def test_replay_is_capture(name: str) -> None:
     traces = _traces(name)
     texts = [trace.token_ids.tolist() for trace in traces]
     seen = set()
-    for i, score, norm in score_texts(subject, texts, directions(subject), batch_tokens=40):
+    for text in score_texts(subject, texts, directions(subject), batch_tokens=40):
+        i, score, norm = text.index, text.score, text.norm
         seen.add(i)
         assert score.shape == traces[i].score.shape
         off = np.abs(score - traces[i].score).max(axis=-1) / traces[i].norm
@@ -215,10 +216,10 @@ def test_replay_of_a_long_text_projects_site_by_site_alike() -> None:
     """Beyond the size at which states are stacked, the other way of projecting is used."""
     subject = model("gemma2")
     texts = [list(r.token_ids) for r in requests((230, 90, 1, 200), (1, 1, 1, 1))]
-    apart = {i: score for i, score, _ in score_texts(subject, texts, directions(subject))}
+    apart = {text.index: text.score for text in score_texts(subject, texts, directions(subject))}
     for i, text in enumerate(texts):
-        ((_, alone, norm),) = score_texts(subject, [text], directions(subject), batch_tokens=1)
-        off = np.abs(apart[i] - alone).max(axis=-1) / norm
+        (alone,) = score_texts(subject, [text], directions(subject), batch_tokens=1)
+        off = np.abs(apart[i] - alone.score).max(axis=-1) / alone.norm
         assert off.max() <= ALLOWED
 
 

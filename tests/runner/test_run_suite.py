@@ -27,7 +27,7 @@ from tests.runner.small import (
     tree,
 )
 from tests.tiny import tokenizer
-from traitscope import task, work
+from traitscope import prepare, task, work
 from traitscope.core import Capture, Generation, Prompt
 from traitscope.errors import Interrupted, MachineError, ModelError, RunError, TraitError
 from traitscope.models import Model, load, render
@@ -220,7 +220,7 @@ def test_an_added_prompt_is_the_only_one_made(
         row.generation: Run.open(outcome.path).text(row.generation)
         for row in Run.open(outcome.path).generations()
     }
-    monkeypatch.setattr(task, "extract", None)  # the run has its directions
+    monkeypatch.setattr(prepare, "extract", None)  # the run has its directions
     world.clear()
     more = {
         "asks": {"texts": ["New one?", *TEXTS]},
@@ -314,7 +314,7 @@ def test_what_changes_numbers_is_another_folder(
 ) -> None:
     suite = small_suite(home, **changes)
     source = work.Source.of(suite, None)
-    key = work.Work.of(suite, source, work.trait_data(suite)).key
+    key = work.Work.of(suite, source, work.trait_data(suite.trait_sources)).key
     assert key != undisturbed.header.key
 
 
@@ -322,14 +322,15 @@ def test_what_does_not_change_numbers_is_the_same_folder(home: Path, undisturbed
     changes = {"rows": 5, "description": "x", "name": "other", "generation": {"samples": 9}}
     suite = small_suite(home, **changes, **asks("Something else?"))
     source = work.Source.of(suite, None)
-    assert work.Work.of(suite, source, work.trait_data(suite)).key == undisturbed.header.key
+    traits = work.trait_data(suite.trait_sources)
+    assert work.Work.of(suite, source, traits).key == undisturbed.header.key
 
 
 def test_another_model_or_other_trait_data_are_another_folder(home: Path, tmp_path: Path) -> None:
     def key(folder: Path) -> str:
         suite = small_suite(folder)
         source = work.Source.of(suite, None)
-        return work.Work.of(suite, source, work.trait_data(suite)).key
+        return work.Work.of(suite, source, work.trait_data(suite.trait_sources)).key
 
     save_model(tmp_path / "model")
     save_traits(tmp_path)
@@ -613,15 +614,19 @@ def test_out_of_memory_with_one_row_is_the_machine_s(
     assert_same(finished(run_suite(small_suite(home), model=model, out=Path("mine"))), undisturbed)
 
 
-@pytest.mark.parametrize("where", ["extract", "capture_internals"])
+@pytest.mark.parametrize("where", [(prepare, "extract"), (task, "capture_internals")])
 def test_out_of_memory_elsewhere_is_the_machine_s(
-    home: Path, model: Model, monkeypatch: pytest.MonkeyPatch, undisturbed: Run, where: str
+    home: Path,
+    model: Model,
+    monkeypatch: pytest.MonkeyPatch,
+    undisturbed: Run,
+    where: tuple[Any, str],
 ) -> None:
     def failing(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(task, where, failing)
+        patch.setattr(*where, failing)
         with pytest.raises(MachineError, match="Out of memory"):
             run_suite(small_suite(home), model=model)
     assert_same(finished(run_suite(small_suite(home), model=model)), undisturbed)

@@ -14,6 +14,7 @@ import pytest
 from tests.runs.build import SITES, TRAITS, generation, internals_of, text_record
 from traitscope.core import Capture
 from traitscope.runs import Run, RunHeader, verify
+from traitscope.runs.further import FURTHER_SCHEMA, scores_schema
 from traitscope.runs.tables import CAPTURES_SCHEMA, GENERATIONS_SCHEMA, tokens_schema
 
 FORMAT_1 = Path(__file__).parent / "format-1"
@@ -81,3 +82,8 @@ def test_the_reader_in_the_document_reads(tmp_path: Path, damage: bool) -> None:
         first, *others = done.stdout.splitlines()
         assert first.startswith(f"{generation(0).id} 0 <s> None {{'alpha': ")
         assert len(others) == 5
+
+
+def test_the_document_names_what_can_be_added() -> None:
+    named = set(re.findall(r"`([\w.]+)`", DOCUMENT))
+    assert {*FURTHER_SCHEMA.names, *scores_schema(1, ["TRAIT"]).names} <= named

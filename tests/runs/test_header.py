@@ -52,7 +52,7 @@ def test_unknown_members_are_kept(tmp_path: Path) -> None:
 
 def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
     members = json.loads(header_of().to_bytes())
-    newer = {**members, "format_version": 2, "traitscope_version": "9.1"}
+    newer = {**members, "format_version": 3, "traitscope_version": "9.1"}
     (tmp_path / "run.json").write_bytes(sealed(newer))
     with pytest.raises(RunError, match=r"newer version of traitscope \(9\.1\)"):
         Run.open(tmp_path)

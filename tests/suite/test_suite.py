@@ -220,6 +220,7 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
         "revision": None,
         "adapter": "my/adapter",
         "trust_remote_code": True,
+        "keep": ["3.post"],
     }
     assert set(given) == set(OVERRIDES)
     suite = load_suite(path, given)
@@ -227,6 +228,7 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
     assert (suite.model, suite.device, suite.dtype) == ("other/model", "cuda:1", "bfloat16")
     assert (suite.rows, suite.allow_unproven) == (24, True)
     assert not plain.allow_unproven
+    assert suite.keep.sites == ("3.post",)
     assert suite.revision is None, "it was the other model's"
     assert (suite.adapter, suite.trust_remote_code) == (str(Path.cwd() / "my/adapter"), True)
 
@@ -322,9 +324,9 @@ def test_a_wrong_value_names_what_was_expected(tmp_path: Path) -> None:
         ("prompts", 'kind = "internals"\nblocks = [-1]', "got -1"),
         ("prompts", 'kind = "internals"\nblocks = []', "expected at least one block"),
         ("prompts", "blocks = [1]", "expected 'blocks' only with kind = \"internals\""),
-        ("prompts", 'file = "p.txt"', "expected 'file' or 'texts', got both"),
-        ("prompts", "[prompts.two]", "'prompts.two': expected 'file' or 'texts', got neither"),
-        ("prompts", "[prompts.two]\ntexts = []", "expected at least one prompt in 'texts'"),
+        ("prompts", 'file = "p.txt"', "'conversations', got file and texts"),
+        ("prompts", "[prompts.two]", "'prompts.two': expected one of 'file', 'texts'"),
+        ("prompts", "[prompts.two]\ntexts = []", "expected at least one text in 'texts'"),
         ("prompts", "[prompts.two]\ntexts = [3]", "'prompts.two.texts', entry 1: expected a list"),
         (
             "prompts",

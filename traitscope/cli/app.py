@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from traitscope import __version__
-from traitscope.cli import doctor, export, make, read
+from traitscope.cli import again, doctor, export, make, read
 
 __all__ = ["app"]
 
@@ -41,6 +41,7 @@ def traitscope(
 for _verb, _name in (
     (make.run, "run"),
     (make.capture, "capture"),
+    (again.replay, "replay"),
     (make.init, "init"),
     (read.report, "report"),
     (read.verify, "verify"),

@@ -7,6 +7,7 @@ imported only when there is something to run.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ from traitscope.cli.options import (
     Dtype,
     Fresh,
     Json,
+    Keep,
     MaxNewTokens,
     Out,
     RetryFailed,
@@ -39,8 +41,9 @@ from traitscope.report.plain import one_line
 if TYPE_CHECKING:
     from traitscope.runner import Outcome
     from traitscope.suite import Suite
+    from traitscope.ticks import Progress
 
-__all__ = ["capture", "init", "run"]
+__all__ = ["block_of", "capture", "init", "make_suite", "report_outcome", "run"]
 
 SOME_FAILED = 1
 
@@ -69,6 +72,7 @@ def run(
     device: Device = None,
     dtype: Dtype = None,
     rows: Rows = None,
+    keep: Keep = None,
     out: Out = None,
     fresh: Fresh = False,
     retry_failed: RetryFailed = False,
@@ -102,9 +106,10 @@ def run(
         device=device,
         dtype=dtype,
         rows=rows,
+        keep=keep,
         allow_unproven=allow_unproven or None,  # not given leaves the suite's own
     )
-    return _make(load_suite(suite, options), out, fresh, json, retry_failed)
+    return make_suite(load_suite(suite, options), out, fresh, json, retry_failed)
 
 
 def capture(
@@ -149,6 +154,7 @@ def capture(
     device: Device = None,
     dtype: Dtype = None,
     rows: Rows = None,
+    keep: Keep = None,
     out: Out = None,
     fresh: Fresh = False,
     retry_failed: RetryFailed = False,
@@ -164,7 +170,7 @@ def capture(
       traitscope capture --model pocket --trait sycophancy --prompts-file my.txt --internals middle
     """
     asked = _asked(prompts or [], prompts_file)
-    blocks = [_block(layer) for layer in internals or []]
+    blocks = [block_of(layer) for layer in internals or []]
     from traitscope.runner import capture_suite
 
     suite = capture_suite(
@@ -187,10 +193,11 @@ def capture(
             device=device,
             dtype=dtype,
             rows=rows,
+            keep=keep,
             allow_unproven=allow_unproven,
         ),
     )
-    return _make(suite, out, fresh, json, retry_failed)
+    return make_suite(suite, out, fresh, json, retry_failed)
 
 
 def init(
@@ -225,16 +232,26 @@ def init(
 # --- running and reporting -----------------------------------------------------------------------
 
 
-def _make(suite: Suite, out: str | None, fresh: bool, json: bool, retry_failed: bool) -> int:
-    from traitscope.cli.progress import progress_on
+def make_suite(suite: Suite, out: str | None, fresh: bool, json: bool, retry_failed: bool) -> int:
+    """Run a suite as the options say, and report it."""
     from traitscope.runner import run_suite
 
-    screen = Screen.now(json=json)
     place = None if out is None else Path(os.path.expanduser(out))
-    with screen.work(), progress_on(screen) as progress:
-        outcome = run_suite(
+
+    def call(progress: Progress) -> Outcome:
+        return run_suite(
             suite, out=place, fresh=fresh, progress=progress, retry_failed=retry_failed
         )
+
+    return report_outcome(call, Screen.now(json=json))
+
+
+def report_outcome(call: Callable[[Progress], Outcome], screen: Screen) -> int:
+    """Do the work with progress on the screen, report what is there, and say the exit status."""
+    from traitscope.cli.progress import progress_on
+
+    with screen.work(), progress_on(screen) as progress:
+        outcome = call(progress)
     return _report(outcome, screen)
 
 
@@ -262,7 +279,8 @@ def _asked(prompts: list[str], file: str | None) -> dict[str, Any]:
     return {"file": file} if file else {"texts": prompts}
 
 
-def _block(layer: str) -> int | str:
+def block_of(layer: str) -> int | str:
+    """What --internals names; InputError for anything else."""
     if layer == "middle":
         return layer
     if layer.isdecimal() and len(layer) < 10:

@@ -13,6 +13,7 @@ __all__ = [
     "Dtype",
     "Fresh",
     "Json",
+    "Keep",
     "MaxNewTokens",
     "Out",
     "RetryFailed",
@@ -154,6 +155,14 @@ AllowUnproven = Annotated[
         "--allow-unproven",
         help="Go on with a model that fails its checks at load; the run and its report say so.",
         rich_help_panel=_WHERE,
+    ),
+]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep",
+        metavar="SITE",
+        help="Keep the raw states of a site (13.post) beside the scores; may be repeated.",
     ),
 ]
 Json = Annotated[

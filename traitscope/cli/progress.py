@@ -35,6 +35,7 @@ TITLES = {
     "load": "Loading the model",
     "directions": "Making directions",
     "generate": "Writing and reading",
+    "replay": "Reading again",
     "internals": "Opening blocks",
     "export": "Exporting",
     "write": "Saving",

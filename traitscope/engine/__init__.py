@@ -9,10 +9,11 @@ from traitscope.engine.agree import LONG, QUICK, WIDE, Probe, agreement, repetit
 from traitscope.engine.attention import mean_attention
 from traitscope.engine.decode import Batching, Clock, Request, generate
 from traitscope.engine.internals import capture_internals, check_internals
-from traitscope.engine.replay import mean_states, score_texts
+from traitscope.engine.replay import BATCH_TOKENS, Scored, mean_states, score_texts
 from traitscope.engine.sampling import gumbel, noise_key, pick
 
 __all__ = [
+    "BATCH_TOKENS",
     "LONG",
     "QUICK",
     "WIDE",
@@ -20,6 +21,7 @@ __all__ = [
     "Clock",
     "Probe",
     "Request",
+    "Scored",
     "agreement",
     "capture_internals",
     "check_internals",

@@ -185,7 +185,7 @@ def _apart(a: Trace, b: Trace) -> float:
 def _replayed(model: Model, traces: list[Trace]) -> float:
     worst = 0.0
     texts = [trace.token_ids.tolist() for trace in traces]
-    for i, score_TSK, norm_TS in score_texts(model, texts, _direction(model)):
-        difference = np.abs(traces[i].score - score_TSK).max(axis=-1) / norm_TS
+    for text in score_texts(model, texts, _direction(model)):
+        difference = np.abs(traces[text.index].score - text.score).max(axis=-1) / text.norm
         worst = max(worst, float(np.nan_to_num(difference, nan=np.inf).max()))
     return worst

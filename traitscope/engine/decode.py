@@ -8,7 +8,8 @@ once, the last row takes their slot, waiting prompts take the free ones.  The or
 of the requests and of `rows` and `join` alone.  The engine knows nothing of disks, suites,
 traits' names or screens.
 
-Legend: B rows, T tokens, S sites, K traits, W = 2 + S + S * K numbers per token.
+Legend: B rows, T tokens, S sites, K traits, X kept numbers per token (D for each
+kept site), W = 2 + S + S * K + X numbers per token.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from traitscope.core import Generation, GenerationConfig, Trace
+from traitscope.engine.logprob import own_logprob
 from traitscope.engine.sampling import noise_key, pick
 from traitscope.engine.slots import Slots, masks
 from traitscope.models import Model, Scores, Taps
@@ -68,7 +70,7 @@ class _Row:
     """Everything about one text under way; when it leaves, this one object leaves."""
 
     request: Request
-    numbers: NDArray[np.float32]  # [T, W]: norm and score of each position fed so far
+    numbers: NDArray[np.float32]  # [T, W - 2]: norm, score, kept of each position fed so far
     ids: list[int]
     logprob: NDArray[np.float32]
     began: float
@@ -102,14 +104,16 @@ def generate(
     batching: Batching,
     clock: Clock | None = None,
     on_step: Callable[[Clock], None] = lambda clock: None,
+    keep: Sequence[int] = (),
 ) -> Generator[Trace, None, None]:
     """Yield each request's `Trace` as it finishes; `on_step` is called once per step.
 
-    `direction_SDK` [S, D, K] unit float32.  Every request must fit the model's context (the
-    caller records those that do not).  Longest prompts go first.
+    `direction_SDK` [S, D, K] unit float32; `keep`: indices of the sites whose states come with
+    the trace.  Every request must fit the model's context (the caller records those that do not).
+    Longest prompts go first.
     """
     if requests:
-        loop = _Loop(model, requests, direction_SDK, config, batching, clock or Clock())
+        loop = _Loop(model, requests, direction_SDK, config, batching, clock or Clock(), keep)
         with loop.taps:
             yield from loop.run(on_step)
 
@@ -123,6 +127,7 @@ class _Loop:
         config: GenerationConfig,
         batching: Batching,
         clock: Clock,
+        keep: Sequence[int],
     ) -> None:
         self.model, self.config, self.batching, self.clock = model, config, batching, clock
         self.waiting = sorted(requests, key=lambda request: -len(request.token_ids))
@@ -132,7 +137,7 @@ class _Loop:
         self.slots = Slots(len(model.anatomy.blocks), self.capacity, columns, device)
         direction = torch.from_numpy(np.ascontiguousarray(direction_SDK)).to(device)
         self.n_sites, self.n_traits = direction.shape[0], direction.shape[2]
-        self.scores = Scores(direction)
+        self.scores, self.n_kept = Scores(direction, keep), len(keep)
         self.taps = Taps(model.anatomy, self.scores)
         zeros = torch.zeros(self.capacity, dtype=torch.int64, device=device)
         self.live = _Live(zeros, zeros.clone(), zeros.clone())
@@ -192,8 +197,10 @@ class _Loop:
         self.slots.prefill(first, len(rows), offset, tokens)
         h_BTD = self._forward(id_BT[:, offset:end], position_BT, end)
         score_BTSK, norm_BTS = self.scores.read()
-        logprob_BT = self._own_logprob(h_BTD, id_BT[:, offset + 1 : end + 1])
-        parts = (logprob_BT[..., None], norm_BTS, score_BTSK.flatten(2))
+        next_BT = id_BT[:, offset + 1 : end + 1]
+        logprob_N = own_logprob(self.model.anatomy, h_BTD.flatten(0, 1), next_BT.flatten())
+        logprob_BT1 = logprob_N.view(*next_BT.shape, 1)
+        parts = (logprob_BT1, norm_BTS, score_BTSK.flatten(2), self.scores.kept_BTX())
         packed_BTW = torch.cat(parts, dim=2).cpu().numpy()
         for i, row in enumerate(rows):
             used = min(len(row.ids) - 1, end) - offset
@@ -202,19 +209,10 @@ class _Loop:
                 row.numbers[offset : offset + used] = packed_BTW[i, :used, 1:]
                 self.clock.tokens += used
 
-    def _own_logprob(self, h_BTD: Tensor, next_BT: Tensor) -> Tensor:
-        """The model's own log probability of each next token [B, T], a few tokens at a time."""
-        flat_ND, next_N = h_BTD.flatten(0, 1), next_BT.flatten()
-        parts = []
-        for start in range(0, len(next_N), 512):
-            logits_NV = self.model.anatomy.logits(flat_ND[start : start + 512])
-            picked_N = logits_NV.gather(1, next_N[start : start + 512, None])[:, 0]
-            parts.append(picked_N - logits_NV.logsumexp(dim=-1))
-        return torch.cat(parts).view(next_BT.shape)
-
     def _open(self, request: Request, began: float) -> _Row:
         length = len(request.token_ids) + request.max_new_tokens
-        numbers = np.empty((length, self.n_sites * (1 + self.n_traits)), dtype=np.float32)
+        width = self.n_sites * (1 + self.n_traits) + self.n_kept * self.model.anatomy.d_model
+        numbers = np.empty((length, width), dtype=np.float32)
         logprob = np.full(length, np.nan, dtype=np.float32)
         ids = list(request.token_ids)
         return _Row(request, numbers, ids, logprob, began, len(ids) - 1)
@@ -234,8 +232,9 @@ class _Loop:
         logits_BV = self.model.anatomy.logits(h_B1D[:, 0])
         token_B, logprob_B = pick(logits_BV, live.key_B[:n], position_B + 1, self.config)
         id_bits_B1 = token_B.to(torch.int32).view(torch.float32)[:, None]
-        parts = (id_bits_B1, logprob_B[:, None], norm_B1S[:, 0], score_B1SK[:, 0].flatten(1))
-        flight = _Flight(tuple(live.rows), torch.cat(parts, dim=1))
+        numbers = (norm_B1S[:, 0], score_B1SK[:, 0].flatten(1), self.scores.kept_BTX()[:, 0])
+        packed_BW = torch.cat((id_bits_B1, logprob_B[:, None], *numbers), dim=1)
+        flight = _Flight(tuple(live.rows), packed_BW)
         live.id_B[:n] = token_B
         live.position_B[:n] += 1
         for row in live.rows:
@@ -300,9 +299,8 @@ class _Loop:
         live.rows[target] = live.rows[source]
 
     def _trace(self, row: _Row) -> Trace:
-        length = len(row.ids)
-        norm_TS = row.numbers[:length, : self.n_sites]
-        score_TSK = row.numbers[:length, self.n_sites :]
+        length, ends = len(row.ids), np.cumsum([self.n_sites, self.n_sites * self.n_traits])
+        norm_TS, score_TSK, kept_TSD = np.split(row.numbers[:length], ends, axis=1)
         return Trace(
             generation=row.request.generation,
             token_ids=np.array(row.ids, dtype=np.int32),
@@ -312,4 +310,5 @@ class _Loop:
             logprob=row.logprob[:length].copy(),
             finish="stop" if row.ids[-1] in self.model.end_ids else "length",
             seconds=time.perf_counter() - row.began,
+            kept=kept_TSD.reshape(length, self.n_kept, -1).copy() if self.n_kept else None,
         )

@@ -3,8 +3,8 @@
 `families.py` is the only place that knows architectures by name, `anatomy.py` finds their parts,
 `structure.py` those of unknown ones, `refusals.py` says what cannot work; `checkpoint.py` finds and
 loads; `taps.py` reads the residual stream inside the forward; `proof.py` holds all of it against
-the model itself; `text.py` renders chats and spells ids.  Nothing here knows of traits, runs or
-screens.
+the model itself; `text.py` renders chats and spells ids, `given.py` those that have an answer.
+Nothing here knows of traits, runs or screens.
 """
 
 from traitscope.models.anatomy import Anatomy, dissect
@@ -18,6 +18,7 @@ from traitscope.models.checkpoint import (
 )
 from traitscope.models.families import FAMILIES, Family, family_of
 from traitscope.models.fingerprint import hash_tensors
+from traitscope.models.given import given_ids
 from traitscope.models.model import Model, load, load_checkpoint
 from traitscope.models.proof import Proof, is_finite, prove, timed, tolerance
 from traitscope.models.structure import UNREADABLE, discover
@@ -43,6 +44,7 @@ __all__ = [
     "discover",
     "dissect",
     "family_of",
+    "given_ids",
     "hash_tensors",
     "is_finite",
     "known_dtype",

@@ -5,11 +5,12 @@
 `Means` keeps means over chosen tokens, `States` keeps everything (for proofs and tests).
 This module does not know what a batch row means, nor where numbers go afterwards.
 
-Legend: B rows, T tokens, S sites, D model width, K traits, N = B * T.
+Legend: B rows, T tokens, S sites, D model width, K traits, N = B * T, X = D for each kept site.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -86,13 +87,17 @@ class Scores:
     `direction_SDK` holds unit directions.  After a forward, `read()` gives score [B, T, S, K] and
     norm [B, T, S], both float32 on the model's device.  Short forwards (decode steps) keep
     references and project once, in one stacked product; long ones project site by site, so that
-    no full states are kept.
+    no full states are kept, but those of the sites in `keep`: `kept_BTX()` gives them until the
+    next forward.
     """
 
     STACK_TOKENS = 256  # up to here the stacked states are small beside the weights
 
-    def __init__(self, direction_SDK: Tensor) -> None:
+    def __init__(self, direction_SDK: Tensor, keep: Sequence[int] = ()) -> None:
         self.direction_SDK = direction_SDK.float().contiguous()
+        self.keep = tuple(keep)
+        self._kept: dict[int, Tensor] = {}
+        self._shape: tuple[int, int] = (0, 0)
         self._states: list[Tensor] = []
         self._score: list[Tensor] = []
         self._norm: list[Tensor] = []
@@ -103,6 +108,9 @@ class Scores:
         self._norm.clear()
 
     def take(self, site: int, h_BTD: Tensor) -> None:
+        self._shape = (h_BTD.shape[0], h_BTD.shape[1])
+        if site in self.keep:  # a copy: some blocks add to their input in place
+            self._kept[site] = h_BTD.float().clone()
         if h_BTD.shape[0] * h_BTD.shape[1] <= self.STACK_TOKENS:
             self._states.append(h_BTD)
             return
@@ -124,6 +132,12 @@ class Scores:
             score_BTSK = score_SNK.view(n_sites, n_rows, n_tokens, -1).permute(1, 2, 0, 3)
         self.start()
         return score_BTSK, norm_BTS
+
+    def kept_BTX(self) -> Tensor:
+        """States of the kept sites in float32, side by side in the order of `keep`."""
+        parts = self._gather([self._kept[site] for site in self.keep])
+        nothing = torch.empty(*self._shape, 0, device=self.direction_SDK.device)
+        return torch.cat([nothing, *parts], dim=2)
 
     def _gather(self, parts: list[Tensor]) -> list[Tensor]:
         """All on the directions' device; a no-op unless the model spans several."""

@@ -18,7 +18,7 @@ import numpy as np
 from traitscope.core import Int32, Prompt, TokenTable, prompt_id_of
 from traitscope.errors import PromptError
 
-__all__ = ["Rendered", "Speller", "render"]
+__all__ = ["Rendered", "Speller", "render", "rendered_text"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,17 @@ def render(tokenizer: Any, prompt: Prompt) -> Rendered:
     return Rendered(text, ids, _spans(write, text, messages), offsets)
 
 
+def rendered_text(tokenizer: Any, prompt: Prompt, answer: str) -> str | None:
+    """The chat with its answer as the template writes it; None without a template.
+
+    Raises PromptError where the template refuses it.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        return None
+    messages = [*((m.role, m.content) for m in prompt.messages), ("assistant", answer)]
+    return _apply_template(tokenizer, messages, prompt.where, ask=False)[0]
+
+
 _Turns = list[tuple[str, str]]
 _Writer = Callable[[_Turns], str]
 
@@ -68,9 +79,9 @@ def _joined(messages: _Turns) -> str:
     return "\n\n".join(content for _, content in messages)
 
 
-def _template(tokenizer: Any, messages: _Turns) -> str:
+def _template(tokenizer: Any, messages: _Turns, *, ask: bool = True) -> str:
     chat = [{"role": role, "content": content} for role, content in messages]
-    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=ask)
     return str(text)
 
 
@@ -84,15 +95,17 @@ def _fold_system(messages: _Turns) -> _Turns:
     return [(role, "\n\n".join([*system, first])), *others[1:]]
 
 
-def _apply_template(tokenizer: Any, messages: _Turns, where: str) -> tuple[str, _Writer]:
+def _apply_template(
+    tokenizer: Any, messages: _Turns, where: str, *, ask: bool = True
+) -> tuple[str, _Writer]:
     """The chat as the template writes it, and how it was written."""
     from jinja2.exceptions import TemplateError
 
     def plain(turns: _Turns) -> str:
-        return _template(tokenizer, turns)
+        return _template(tokenizer, turns, ask=ask)
 
     def folded(turns: _Turns) -> str:
-        return _template(tokenizer, _fold_system(turns))
+        return _template(tokenizer, _fold_system(turns), ask=ask)
 
     try:
         return plain(messages), plain
@@ -161,16 +174,19 @@ def _walk(
 
 
 class Speller:
-    """Turns ids of one text into a `TokenTable`.  Holds what is constant for a tokenizer."""
+    """Turns ids of one text into a `TokenTable`.  Holds what is constant for a tokenizer.
+
+    `special` are the ids of its special tokens.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         added = getattr(tokenizer, "added_tokens_decoder", {})
-        self._special = {int(i) for i in tokenizer.all_special_ids}
-        self._special |= {int(i) for i, token in added.items() if token.special}
+        self.special = {int(i) for i in tokenizer.all_special_ids}
+        self.special |= {int(i) for i, token in added.items() if token.special}
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
-        kept = [i for i in ids if i not in self._special] if skip_special else list(ids)
+        kept = [i for i in ids if i not in self.special] if skip_special else list(ids)
         text = self._tokenizer.decode(
             kept, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
@@ -187,7 +203,7 @@ class Speller:
         n_prompt = len(rendered.token_ids)
         text, ends = self._spell(ids)
         starts = np.concatenate([[0], ends[:-1]]).astype(np.int32)
-        special = np.array([i in self._special for i in ids], dtype=np.bool_)
+        special = np.array([i in self.special for i in ids], dtype=np.bool_)
         role = np.full(len(ids), "template", dtype="<U9")
         turn = np.zeros(len(ids), dtype=np.int32)
         begin, finish = self._located(rendered, text, starts[:n_prompt], ends[:n_prompt])

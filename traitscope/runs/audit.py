@@ -18,9 +18,11 @@ from traitscope.errors import RunError, TraitError
 from traitscope.runs import tables
 from traitscope.runs.files import file_sha256, read_bytes
 from traitscope.runs.folder import EVENTS, MANIFEST, leftovers
+from traitscope.runs.further import FurtherRow, read_further
 from traitscope.runs.header import HEADER_NAME, RunHeader, read_header
 from traitscope.runs.index import Index, block_of, generation_of
 from traitscope.runs.lines import Manifest, PartEntry, scan_manifest, split_lines, unseal
+from traitscope.runs.states import parse_states, states_key
 from traitscope.runs.tables import CaptureRow, GenerationRow
 from traitscope.runs.tensors import load_directions, parse_internals
 
@@ -119,13 +121,11 @@ def _others(
     path: Path, header: RunHeader | None, manifest: Manifest, *, whole: bool
 ) -> Iterator[Problem]:
     """Files that no record names; with a damaged manifest nobody knows whether they count."""
-    for name in leftovers(path, manifest):
-        yield Problem(name, "is named by no part", "leftover" if whole else "damaged")
-    if header is not None:
-        named = {f"{name}.safetensors" for name in header.trait_names}
-        for file in sorted((path / "directions").glob("*.safetensors")):
-            if file.name not in named:
-                yield Problem(f"directions/{file.name}", "is not named in run.json")
+    for name in leftovers(path, manifest, header):
+        said = (
+            "is not named in run.json" if name.startswith("directions/") else "is named by no part"
+        )
+        yield Problem(name, said, "leftover" if whole else "damaged")
 
 
 # --- parts ---------------------------------------------------------------------------------------
@@ -158,11 +158,15 @@ def _files(path: Path, part: PartEntry) -> Iterator[Problem]:
 
 def _part(path: Path, header: RunHeader, part: PartEntry, index: Index) -> Iterator[Problem]:
     texts, captures = part.file("generations"), part.file("captures")
+    further = part.file("further")
     rows = tables.read_generations(path / texts.name) if texts else []
     caps = tables.read_captures(path / captures.name) if captures else []
+    scored = read_further(path / further.name) if further else []
     if texts:
         yield from _generations(texts.name, rows, index)
-    index.add(part, rows, caps)
+    if further:
+        yield from _further(path, header, part, scored, index)
+    index.add(part, rows, caps, scored)
     tokens = part.file("tokens")
     done = [row for row in rows if row.status == "done"]
     if tokens is None and done:
@@ -175,6 +179,8 @@ def _part(path: Path, header: RunHeader, part: PartEntry, index: Index) -> Itera
     for entry in part.files:
         if entry.name.startswith("internals/"):
             yield from _internals(path, header, entry.name, index)
+        elif entry.name.startswith("states/"):
+            yield from _states(path, header, entry.name, index)
 
 
 def _generations(name: str, rows: list[GenerationRow], index: Index) -> Iterator[Problem]:
@@ -222,8 +228,74 @@ def _internals(path: Path, header: RunHeader, name: str, index: Index) -> Iterat
         ]
         if wrong:
             yield Problem(name, f"'{min(wrong)}' has not one row for each of {n_tokens} tokens")
-    if internals.traits != header.trait_names:
+    if internals.traits != header.first_traits:
         yield Problem(name, f"has the traits {', '.join(internals.traits)}")
+
+
+def _states(path: Path, header: RunHeader, name: str, index: Index) -> Iterator[Problem]:
+    states = parse_states(read_bytes(path / name), path / name)
+    if (states.generation, states.keep) != states_key(name):
+        yield Problem(name, f"holds {states.generation.id}, {states.keep}")
+    elif states.generation not in index.places:
+        yield Problem(name, "belongs to no done text")
+    elif states.site not in header.sites:
+        yield Problem(name, f"is of a site that the model has not: {states.site}")
+    else:
+        row = index.generations[states.generation]
+        expected = states.keep.positions(row.n_tokens, row.n_prompt)
+        if not np.array_equal(states.position, expected) or len(states.h) != len(expected):
+            yield Problem(name, f"has not one state for each of {len(expected)} tokens")
+        elif not np.isfinite(states.h).all():
+            yield Problem(name, "a state is not finite")
+
+
+# --- further scores ------------------------------------------------------------------------------
+
+
+def _further(
+    path: Path, header: RunHeader, part: PartEntry, rows: list[FurtherRow], index: Index
+) -> Iterator[Problem]:
+    entry = part.file("scores")
+    if entry is None:
+        yield Problem(f"parts/{part.number:05d}", "has further traits and no table of scores")
+        return
+    with tables.open_table(path / entry.name) as file:
+        table = file.read(use_threads=False)
+    if len(table) != sum(row.n_tokens for row in rows):
+        yield Problem(entry.name, f"has {len(table)} tokens, expected those of {len(rows)} texts")
+        return
+    start = 0
+    for row in rows:
+        one = table.slice(start, row.n_tokens)
+        start += row.n_tokens
+        for message in (*_scored_text(row, header, index), *_scored(one, row, header)):
+            yield Problem(entry.name, f"{row.generation.id}: {message}")
+
+
+def _scored_text(row: FurtherRow, header: RunHeader, index: Index) -> Iterator[str]:
+    text = index.generations.get(row.generation)
+    if text is None or text.status != "done" or text.n_tokens != row.n_tokens:
+        yield f"is no done text of {row.n_tokens} tokens"
+    for trait in row.traits:
+        if trait not in header.further_traits:
+            yield f"is scored on '{trait}', which run.json does not name as a further trait"
+        if (row.generation, trait) in index.further:
+            yield f"is scored on '{trait}' twice"
+
+
+def _scored(table: Any, row: FurtherRow, header: RunHeader) -> Iterator[str]:
+    missing = [trait for trait in row.traits if f"score.{trait}" not in table.column_names]
+    if missing:
+        yield f"has no column 'score.{missing[0]}'"
+        return
+    if set(table["generation"].to_pylist()) != {row.generation.id}:
+        yield "its tokens are not together, or not in the order of the texts"
+    if not np.array_equal(table["position"].to_numpy(), np.arange(row.n_tokens)):
+        yield f"positions are not 0 to {row.n_tokens - 1}, each once"
+    for trait in row.traits:
+        score = tables.read_lists(table[f"score.{trait}"], len(header.sites))
+        if not np.isfinite(score).all():
+            yield f"a score on '{trait}' is not finite"
 
 
 # --- tokens --------------------------------------------------------------------------------------
@@ -238,7 +310,7 @@ def _tokens(
 ) -> Iterator[Problem]:
     with tables.open_table(path / name) as file:
         table = file.read(use_threads=False)
-    expected = tables.tokens_schema(len(header.sites), header.trait_names)
+    expected = tables.tokens_schema(len(header.sites), header.first_traits)
     missing = [n for n in expected.names if n not in table.column_names]
     if missing:
         yield Problem(name, f"has no column '{missing[0]}'")
@@ -270,7 +342,7 @@ def _text(table: Any, row: GenerationRow, text: str) -> Iterator[str]:
 
 
 def _numbers(table: Any, header: RunHeader) -> Iterator[str]:
-    numbers = tables.read_numbers(table, len(header.sites), header.trait_names)
+    numbers = tables.read_numbers(table, len(header.sites), header.first_traits)
     if not (np.isfinite(numbers.score).all() and np.isfinite(numbers.norm).all()):
         yield "a score or norm is not finite"
     elif (np.abs(numbers.score) > numbers.norm[:, :, None] * (1 + NORM_SLACK)).any():

@@ -1,4 +1,4 @@
-"""What may be committed: shapes, finite numbers, nothing twice, no capture without a text.
+"""What may be committed: shapes, finite numbers, nothing twice, nothing without a text.
 
 Mistakes of the caller are ValueErrors.  Numbers that are not finite are no mistake of the caller
 (float16 overflows): such a text becomes a recorded failure.
@@ -10,10 +10,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from traitscope.core import Capture, Generation, Internals, TextRecord
+from traitscope.core import (
+    Capture,
+    FurtherScores,
+    Generation,
+    Internals,
+    Keep,
+    KeptStates,
+    TextRecord,
+)
+from traitscope.runs.header import RunHeader
 from traitscope.runs.index import Index
 
-__all__ = ["finite", "new_internals", "outcomes", "shapes"]
+__all__ = ["finite", "new_further", "new_internals", "new_states", "outcomes", "shapes"]
 
 
 def finite(record: TextRecord) -> TextRecord:
@@ -93,16 +102,71 @@ def new_internals(
     traits: Sequence[str],
 ) -> list[Internals]:
     """Those not committed yet; ValueError for internals without a done text or of other traits."""
-    done = {g for g, row in index.generations.items() if row.status == "done"}
-    done |= {record.generation for record in texts if record.status == "done"}
-    failed = {record.generation for record in texts} - done
+    done, known = _texts(index, texts)
     new: dict[tuple[Generation, int], Internals] = {}
     for item in internals:
         key = (item.generation, item.block)
-        if item.generation not in done | failed:
+        if item.generation not in known:
             raise ValueError(f"internals of {item.generation.id} have no text")
         if item.traits != tuple(traits):
             raise ValueError(f"expected internals of {tuple(traits)}, got {item.traits}")
         if item.generation in done and key not in index.internals:
             new.setdefault(key, item)
     return list(new.values())
+
+
+def new_states(
+    index: Index,
+    texts: Sequence[TextRecord],
+    states: Sequence[KeptStates],
+    sites: Sequence[str],
+) -> list[KeptStates]:
+    """Those not committed yet; ValueError for states without a text, or of another shape."""
+    done, known = _texts(index, texts)
+    lengths = {g: (row.n_tokens, row.n_prompt) for g, row in index.generations.items()}
+    for record in texts:
+        if record.trace is not None:
+            lengths[record.generation] = len(record.trace.token_ids), record.trace.n_prompt
+    new: dict[tuple[Generation, Keep], KeptStates] = {}
+    for item in states:
+        name = item.generation
+        if name not in known or len(item.keep.sites) != 1 or item.site not in sites:
+            raise ValueError(f"states of {name.id} at {item.keep.sites} have no text or no site")
+        if name not in done or (name, item.keep) in index.states:
+            continue
+        if item.h.ndim != 2 or len(item.h) != len(item.position):
+            raise ValueError(f"{name.id}: expected a state for each of {len(item.position)} tokens")
+        if not np.array_equal(item.position, item.keep.positions(*lengths[name])):
+            raise ValueError(f"{name.id}: expected the states of its '{item.keep.tokens}' tokens")
+        new.setdefault((name, item.keep), item)
+    return list(new.values())
+
+
+def new_further(
+    index: Index, further: Sequence[FurtherScores], header: RunHeader
+) -> list[FurtherScores]:
+    """Those not committed yet; ValueError for scores without a done text or of other traits."""
+    new: dict[Generation, FurtherScores] = {}
+    for item in further:
+        name = item.generation
+        row = index.generations.get(name)
+        if row is None or row.status != "done":
+            raise ValueError(f"further scores of {name.id} have no done text")
+        if not set(item.traits) <= set(header.further_traits):
+            raise ValueError(f"expected scores of {header.further_traits}, got {item.traits}")
+        shape = (row.n_tokens, len(header.sites), len(item.traits))
+        if item.score.shape != shape or not np.isfinite(item.score).all():
+            raise ValueError(f"{name.id}: expected finite scores {shape}, got {item.score.shape}")
+        there = [trait for trait in item.traits if (name, trait) in index.further]
+        if there and len(there) < len(item.traits):
+            raise ValueError(f"{name.id}: expected scores that lack, has those on {there}")
+        if not there:
+            new.setdefault(name, item)
+    return list(new.values())
+
+
+def _texts(index: Index, texts: Sequence[TextRecord]) -> tuple[set[Generation], set[Generation]]:
+    """The texts that are done once `texts` are committed, and those and the failed ones of them."""
+    done = {g for g, row in index.generations.items() if row.status == "done"}
+    done |= {record.generation for record in texts if record.status == "done"}
+    return done, done | {record.generation for record in texts}

@@ -1,14 +1,14 @@
 """Getting a run folder ready: a new one, or one that a kill has left.
 
 Only the holder of the lock may call these.  What the manifest names is never touched; what it
-does not name in `parts/` and `internals/`, and temporary files, are left-overs.
+does not name in `parts/`, `internals/` and `states/`, directions that run.json does not name, and
+temporary files, are left-overs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from traitscope.core import TraitDirections
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 MANIFEST, EVENTS = "manifest.jsonl", "events.jsonl"
-FOLDERS = ("directions", "internals", "parts")
+FOLDERS = ("directions", "internals", "parts", "states")
 
 
 @contextmanager
@@ -62,8 +62,8 @@ def check_new(path: Path) -> None:
 
 def write_directions(
     path: Path, header: RunHeader, directions: Mapping[str, TraitDirections]
-) -> RunHeader:
-    """Write directions/ and return the header with its `traits` filled in."""
+) -> list[dict[str, str]]:
+    """Write directions/ and return what the header says of each."""
     traits = []
     for name, trait in directions.items():
         sites = tuple(site.name for site in trait.sites)
@@ -73,7 +73,7 @@ def write_directions(
         file = f"directions/{name}.safetensors"
         write_atomic(path / file, data)
         traits.append({"name": name, "hash": trait.hash, "file": file, "sha256": sha256(data)})
-    return replace(header, traits=tuple(traits))
+    return traits
 
 
 def check_committed(path: Path, manifest: Manifest) -> None:
@@ -100,18 +100,22 @@ def cut_torn(path: Path) -> int:
     return len(torn)
 
 
-def leftovers(path: Path, manifest: Manifest) -> list[str]:
-    """Names of temporary files, and of files in parts/ and internals/ that no part names."""
+def leftovers(path: Path, manifest: Manifest, header: RunHeader | None) -> list[str]:
+    """Names of temporary files, and of files that neither a part nor run.json names."""
     committed = {entry.name for part in manifest.parts for entry in part.files}
     found = [name for name in _names(path, ".") if name.endswith(TEMPORARY)]
-    found += [name for name in _names(path, "directions") if name.endswith(TEMPORARY)]
-    for folder in ("parts", "internals"):
+    known = {f"directions/{name}.safetensors" for name in header.trait_names} if header else set()
+    for name in _names(path, "directions"):
+        # without run.json nobody knows which directions count
+        if name.endswith(TEMPORARY) or (header is not None and name not in known):
+            found.append(name)
+    for folder in ("parts", "internals", "states"):
         found += [name for name in _names(path, folder) if name not in committed]
     return sorted(found)
 
 
-def remove_leftovers(path: Path, manifest: Manifest) -> list[str]:
-    names = leftovers(path, manifest)
+def remove_leftovers(path: Path, manifest: Manifest, header: RunHeader) -> list[str]:
+    names = leftovers(path, manifest, header)
     for name in names:
         (path / name).unlink()
     return names

@@ -30,7 +30,7 @@ __all__ = [
     "resumed",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # the newest that is read; a run that needs no more is of format 1
 HEADER_NAME = "run.json"
 _TAIL = re.compile(rb',\n "checksum": "([0-9a-f]{64})"\n\}\n')
 _TAIL_LENGTH = len(',\n "checksum": ""\n}\n') + 64
@@ -51,13 +51,14 @@ class RunHeader:
     `key`: 8 hex digits over model, directions, generation settings and seed.  `suite`: the
     resolved suite as plain values, prompts and expectations included.  `model`: at least `name`,
     `fingerprint`, `dtype`, `device`, `n_blocks`, `d_model`.  `traits`: for each, in the order of
-    the data, `name`, `hash`, `file` and the file's `sha256` (filled in by `RunWriter.create`).
+    the data, `name`, `hash`, `file` and the file's `sha256` (filled in by `RunWriter.create`),
+    and `table` "scores" for those that came after the run was made (then it is of format 2).
     `rows` and `join`: the batch's size and how many slots must be free before prompts join.
     `proofs`: what was measured at load.  `captures`: everything wanted, in the suite's order.
     `extra`: members that a newer version wrote; kept as they are.
     """
 
-    format_version: int = FORMAT_VERSION
+    format_version: int = 1
     key: str
     name: str
     suite: Mapping[str, Any]
@@ -82,6 +83,15 @@ class RunHeader:
     def trait_names(self) -> tuple[str, ...]:
         return tuple(trait["name"] for trait in self.traits)
 
+    @property
+    def first_traits(self) -> tuple[str, ...]:
+        """Those that the run was made with: of the tables of tokens, and of internals."""
+        return tuple(trait["name"] for trait in self.traits if "table" not in trait)
+
+    @property
+    def further_traits(self) -> tuple[str, ...]:
+        return tuple(trait["name"] for trait in self.traits if "table" in trait)
+
     def to_bytes(self) -> bytes:
         """run.json, checksum included."""
         members = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extra"}
@@ -103,7 +113,7 @@ class RunHeader:
         members = json.loads(data)
         if members["format_version"] > FORMAT_VERSION:
             raise RunError(
-                f"Expected a run of format {FORMAT_VERSION}, got format "
+                f"Expected a run of format {FORMAT_VERSION} or older, got format "
                 f"{members['format_version']} in {place}: it was made by a newer version of "
                 f"traitscope ({members.get('traitscope_version')}). Install that one."
             )

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from traitscope.core import Capture, Generation
+from traitscope.core import Capture, Generation, Keep
 from traitscope.runs.files import FileEntry, whole
+from traitscope.runs.further import FurtherRow, read_further
 from traitscope.runs.lines import PartEntry
+from traitscope.runs.states import states_key
 from traitscope.runs.tables import CaptureRow, GenerationRow, read_captures, read_generations
 
 __all__ = ["Index", "Place", "block_of", "generation_of", "read_index"]
@@ -20,7 +22,7 @@ __all__ = ["Index", "Place", "block_of", "generation_of", "read_index"]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a text is: its part, and the row of its first token in the part's token table."""
+    """Where a text is: its part, and the row of its first token in the part's table."""
 
     part: PartEntry
     offset: int
@@ -34,9 +36,15 @@ class Index:
     places: dict[Generation, Place] = field(default_factory=dict)
     captures: dict[Capture, CaptureRow] = field(default_factory=dict)
     internals: dict[tuple[Generation, int], FileEntry] = field(default_factory=dict)
+    further: dict[tuple[Generation, str], Place] = field(default_factory=dict)  # by trait
+    states: dict[tuple[Generation, Keep], FileEntry] = field(default_factory=dict)
 
     def add(
-        self, part: PartEntry, texts: Sequence[GenerationRow], captures: Sequence[CaptureRow]
+        self,
+        part: PartEntry,
+        texts: Sequence[GenerationRow],
+        captures: Sequence[CaptureRow],
+        further: Sequence[FurtherRow] = (),
     ) -> None:
         offset = 0
         for row in texts:
@@ -48,6 +56,13 @@ class Index:
         for entry in part.files:
             if entry.name.startswith("internals/"):
                 self.internals[generation_of(entry.name), block_of(entry.name)] = entry
+            elif entry.name.startswith("states/"):
+                self.states[states_key(entry.name)] = entry
+        offset = 0
+        for scored in further:
+            for trait in scored.traits:
+                self.further[scored.generation, trait] = Place(part, offset)
+            offset += scored.n_tokens
 
 
 def read_index(folder: Path, parts: Sequence[PartEntry]) -> Index:
@@ -55,10 +70,12 @@ def read_index(folder: Path, parts: Sequence[PartEntry]) -> Index:
     index = Index()
     for part in parts:
         texts, captures = part.file("generations"), part.file("captures")
+        further = part.file("further")
         index.add(
             part,
             read_generations(whole(folder, texts)) if texts else (),
             read_captures(whole(folder, captures)) if captures else (),
+            read_further(whole(folder, further)) if further else (),
         )
     return index
 

@@ -38,13 +38,17 @@ __all__ = [
 ]
 
 FIRST = "0" * 64  # the `previous` of a manifest's first line
-KNOWN_KINDS = ("texts",)
+TEXTS, FURTHER = "texts", "further"
+KNOWN_KINDS = (TEXTS, FURTHER)
 _TAIL = re.compile(rb',"sum":"([0-9a-f]{64})"\}')
 _TAIL_LENGTH = len(',"sum":""}') + 64
 _FILE_NAME = re.compile(
-    r"parts/\d{5,}\.(tokens|generations|captures)\.parquet"
+    r"parts/\d{5,}\.(tokens|generations|captures|scores|further)\.parquet"
     r"|internals/[0-9A-Za-z_]{1,64}-\d+\.\d+\.safetensors"
+    r"|states/[0-9A-Za-z_]{1,64}-\d+\.(embed|\d+\.(mid|post))"
+    r"\.(prompt|response|last|all)\.(bfloat16|float32)\.safetensors"
 )
+_NEW = re.compile(r"^states/|\.(scores|further)\.parquet$")  # since format 2
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -58,7 +62,7 @@ class PartEntry:
     files: tuple[FileEntry, ...]
 
     def file(self, table: str) -> FileEntry | None:
-        """The entry of `tokens`, `generations` or `captures`, if the part has one."""
+        """The entry of `tokens`, `generations`, ... if the part has that table."""
         ending = f".{table}.parquet"
         return next((f for f in self.files if f.name.endswith(ending)), None)
 
@@ -146,9 +150,12 @@ def split_lines(data: bytes) -> tuple[list[bytes], bytes]:
 def seal_part(
     number: int, files: Sequence[FileEntry], previous: str
 ) -> tuple[bytes, PartEntry, str]:
-    """The manifest's line for a part, the part, and the line's sum."""
+    """The manifest's line for a part, the part, and the line's sum.
+
+    A part that format 1 could hold is of its kind; readers of format 1 refuse the other one.
+    """
     members = {
-        "kind": "texts",
+        "kind": FURTHER if any(_NEW.search(file.name) for file in files) else TEXTS,
         "part": number,
         "time": now(),
         "files": [asdict(file) for file in files],
@@ -195,8 +202,9 @@ def parse_manifest(data: bytes, place: Path) -> Manifest:
 def _part(members: Mapping[str, Any], place: int) -> PartEntry:
     if members["kind"] not in KNOWN_KINDS:
         raise RunError(
-            f"Expected parts of kind 'texts', got '{members['kind']}' in line {place} of the "
-            "manifest: the run was made by a newer version of traitscope. Install that one."
+            f"Expected parts of kind {' or '.join(KNOWN_KINDS)}, got '{members['kind']}' in line "
+            f"{place} of the manifest: the run was made by a newer version of traitscope. "
+            "Install that one."
         )
     files = tuple(
         FileEntry(str(f["name"]), int(f["bytes"]), str(f["sha256"]), int(f["rows"]))
@@ -205,4 +213,4 @@ def _part(members: Mapping[str, Any], place: int) -> PartEntry:
     for file in files:  # a run may come from elsewhere: no name may lead out of its folder
         if not _FILE_NAME.fullmatch(file.name):
             raise RunError(f"Expected the name of a part in the manifest, got '{file.name}'.")
-    return PartEntry(int(members["part"]), "texts", str(members["time"]), files)
+    return PartEntry(int(members["part"]), str(members["kind"]), str(members["time"]), files)

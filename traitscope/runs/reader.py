@@ -21,7 +21,10 @@ from traitscope.core import (
     Capture,
     Float32,
     Generation,
+    Int32,
     Internals,
+    Keep,
+    KeptStates,
     Site,
     TokenTable,
     TraitDirections,
@@ -33,6 +36,7 @@ from traitscope.runs.folder import EVENTS, MANIFEST
 from traitscope.runs.header import RunHeader, read_header
 from traitscope.runs.index import Index, Place, read_index
 from traitscope.runs.lines import Manifest, parse_manifest, split_lines, unseal
+from traitscope.runs.states import parse_states
 from traitscope.runs.tables import CaptureRow, GenerationRow
 from traitscope.runs.tensors import parse_directions, parse_internals
 
@@ -113,7 +117,19 @@ class Run:
 
     @property
     def state(self) -> Literal["complete", "unfinished"]:
-        return "unfinished" if self.missing() else "complete"
+        return "unfinished" if self.missing() or self.unscored() else "complete"
+
+    def unscored(self) -> dict[Generation, tuple[str, ...]]:
+        """Done texts that lack scores, and the traits (of those that came later) they lack."""
+        further, scored = self.header.further_traits, self._index.further
+        lacking = {g: tuple(t for t in further if (g, t) not in scored) for g in self._done()}
+        return {generation: traits for generation, traits in lacking.items() if traits}
+
+    def unkept(self, keep: Keep) -> dict[Generation, tuple[str, ...]]:
+        """Done texts that lack states that `keep` asks for, and the sites at which they do."""
+        kept, each = self._index.states, [replace(keep, sites=(site,)) for site in keep.sites]
+        lacking = {g: tuple(k.sites[0] for k in each if (g, k) not in kept) for g in self._done()}
+        return {generation: sites for generation, sites in lacking.items() if sites}
 
     def events(self) -> list[dict[str, Any]]:
         """The log: each event's `time`, `kind` and own fields; damaged lines are left out."""
@@ -124,15 +140,18 @@ class Run:
     # --- one text --------------------------------------------------------------------------------
 
     def text(self, generation: Generation | str) -> TextData:
-        """Tokens and numbers of one text; RunError where it is not there or failed."""
+        """Tokens and numbers of one text; RunError where it is not there or failed.
+
+        A trait that came later and is not scored on this text yet (`unscored`) has NaN.
+        """
         generation = _named(generation)
         place = self._place(generation)
-        table = self._rows(place, self._index.generations[generation].n_tokens)
-        numbers = tables.read_numbers(table, len(self.sites), self.traits)
+        table = self._rows(place, "tokens", self._index.generations[generation].n_tokens)
+        numbers = tables.read_numbers(table, len(self.sites), self.header.first_traits)
         return TextData(
             generation,
             tables.read_tokens(table, self._text_of(place, generation)),
-            numbers.score,
+            self._with_further(generation, numbers.score),
             numbers.norm,
             numbers.logprob,
         )
@@ -187,7 +206,52 @@ class Run:
         path = self._whole(entry)
         return parse_internals(read_bytes(path), path)
 
+    def kept(self, generation: Generation | str) -> list[Keep]:
+        """Which states were kept of this text: one `Keep` for each site, tokens and dtype."""
+        generation = _named(generation)
+        return [keep for name, keep in self._index.states if name == generation]
+
+    def states(self, generation: Generation | str, site: Site | str) -> Float32:
+        """Kept states of one text at one site: [N, D] float32, of the tokens that were kept.
+
+        Which these are says `state_positions`.  What was stored as bfloat16 is widened, without
+        loss.  Where several were kept, all tokens win over some, float32 over bfloat16.
+        """
+        return self._states(generation, site).h
+
+    def state_positions(self, generation: Generation | str, site: Site | str) -> Int32:
+        """The positions [N] of the tokens whose states `states` gives."""
+        return self._states(generation, site).position
+
     # --- inside ----------------------------------------------------------------------------------
+
+    def _done(self) -> list[Generation]:
+        return [g for g, row in self._index.generations.items() if row.status == "done"]
+
+    def _states(self, generation: Generation | str, site: Site | str) -> KeptStates:
+        generation, name = _named(generation), str(site)
+        kept = [keep for keep in self.kept(generation) if keep.sites == (name,)]
+        if not kept:
+            sites = ", ".join(dict.fromkeys(k.sites[0] for k in self.kept(generation))) or "none"
+            raise RunError(
+                f"Expected kept states of text {generation.id} at {name}, but the run has {sites}. "
+                "'keep' in a suite, or --keep SITE, keeps them."
+            )
+        best = min(kept, key=lambda keep: (keep.tokens != "all", keep.dtype != "float32"))
+        path = self._whole(self._index.states[generation, best])
+        return parse_states(read_bytes(path), path)
+
+    def _with_further(self, generation: Generation, score_TSK: Float32) -> Float32:
+        """The scores with those of the traits that came later behind them."""
+        parts = [score_TSK]
+        for trait in self.header.further_traits:
+            place = self._index.further.get((generation, trait))
+            if place is None:
+                parts.append(np.full_like(score_TSK, np.nan, shape=(*score_TSK.shape[:2], 1)))
+                continue
+            column = self._rows(place, "scores", len(score_TSK))[f"score.{trait}"]
+            parts.append(tables.read_lists(column, len(self.sites))[:, :, None])
+        return np.concatenate(parts, axis=2) if len(parts) > 1 else score_TSK
 
     @cached_property
     def _index(self) -> Index:
@@ -205,10 +269,10 @@ class Run:
             f"'{generation.id}'. Run.generations() lists them."
         )
 
-    def _rows(self, place: Place, n_tokens: int) -> Any:
-        """The rows of one text in its part's token table, from as few row groups as hold them."""
-        entry = place.part.file("tokens")
-        assert entry is not None  # a done text has tokens: the writer sees to it
+    def _rows(self, place: Place, name: str, n_tokens: int) -> Any:
+        """The rows of one text in a table of its part, from as few row groups as hold them."""
+        entry = place.part.file(name)
+        assert entry is not None  # the index found the text in this part: it has the table
         with tables.open_table(self._whole(entry)) as file:
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
             starts = np.concatenate([[0], np.cumsum(sizes)])

@@ -36,12 +36,18 @@ __all__ = [
     "CaptureRow",
     "GenerationRow",
     "captures_bytes",
+    "dictionary_words",
     "generations_bytes",
     "open_table",
+    "parquet_bytes",
+    "per_site",
     "read_captures",
     "read_generations",
+    "read_lists",
     "read_numbers",
     "read_tokens",
+    "row_groups",
+    "site_lists",
     "tokens_bytes",
 ]
 
@@ -121,7 +127,7 @@ class Numbers:
 
 
 def tokens_schema(n_sites: int, traits: Sequence[str]) -> Any:
-    numbers = _per_site(n_sites)
+    numbers = per_site(n_sites)
     columns = [
         ("generation", _WORD),
         ("position", pa.int32()),
@@ -151,10 +157,10 @@ def tokens_bytes(
     score = np.concatenate([trace.score for trace in traces])
     logprob = np.concatenate([trace.logprob for trace in traces])
     columns = [
-        _words(np.repeat(ids, lengths)),
+        dictionary_words(np.repeat(ids, lengths)),
         pa.array(np.concatenate([np.arange(n, dtype=np.int32) for n in lengths])),
-        _words(np.concatenate([table.role for table in tables])),
-        _words(np.concatenate([table.part for table in tables])),
+        dictionary_words(np.concatenate([table.role for table in tables])),
+        dictionary_words(np.concatenate([table.part for table in tables])),
         pa.array(np.concatenate([table.special for table in tables])),
         pa.array(np.concatenate([table.turn for table in tables]).astype(np.int16)),
         pa.array(np.concatenate([trace.token_ids for trace in traces]).astype(np.int32)),
@@ -162,18 +168,18 @@ def tokens_bytes(
         pa.array(np.concatenate([table.start for table in tables]).astype(np.int32)),
         pa.array(np.concatenate([table.end for table in tables]).astype(np.int32)),
         pa.array(logprob.astype(np.float32), mask=np.isnan(logprob)),
-        _lists(np.concatenate([trace.norm for trace in traces]), n_sites),
-        *(_lists(score[:, :, k], n_sites) for k in range(len(traits))),
+        site_lists(np.concatenate([trace.norm for trace in traces]), n_sites),
+        *(site_lists(score[:, :, k], n_sites) for k in range(len(traits))),
     ]
     schema = tokens_schema(n_sites, traits)
     table = pa.Table.from_arrays(columns, schema=schema)
-    return _parquet(table, list(_row_groups(lengths))), len(table)
+    return parquet_bytes(table, list(row_groups(lengths))), len(table)
 
 
 def generations_bytes(records: Sequence[TextRecord]) -> tuple[memoryview, int]:
     rows = [_generation_row(record) for record in records]
     table = pa.Table.from_pylist(rows, schema=GENERATIONS_SCHEMA)
-    return _parquet(table, [len(rows)]), len(rows)
+    return parquet_bytes(table, [len(rows)]), len(rows)
 
 
 def captures_bytes(captures: Mapping[Capture, str]) -> tuple[memoryview, int]:
@@ -189,10 +195,10 @@ def captures_bytes(captures: Mapping[Capture, str]) -> tuple[memoryview, int]:
         for capture, error in captures.items()
     ]
     table = pa.Table.from_pylist(rows, schema=CAPTURES_SCHEMA)
-    return _parquet(table, [len(rows)]), len(rows)
+    return parquet_bytes(table, [len(rows)]), len(rows)
 
 
-def _parquet(table: Any, groups: Sequence[int]) -> memoryview:
+def parquet_bytes(table: Any, groups: Sequence[int]) -> memoryview:
     words = [f.name for f in table.schema if f.type in (pa.string(), _WORD)]
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, table.schema, compression="zstd", use_dictionary=words) as writer:
@@ -203,7 +209,7 @@ def _parquet(table: Any, groups: Sequence[int]) -> memoryview:
     return memoryview(sink.getvalue())
 
 
-def _row_groups(lengths: NDArray[np.int64]) -> Iterator[int]:
+def row_groups(lengths: NDArray[np.int64]) -> Iterator[int]:
     """Lengths of row groups: whole texts, together at most ROW_GROUP tokens (or one text)."""
     held = 0
     for length in lengths.tolist():
@@ -234,16 +240,16 @@ def _generation_row(record: TextRecord) -> dict[str, object]:
     }
 
 
-def _per_site(n_sites: int) -> Any:
+def per_site(n_sites: int) -> Any:
     return pa.list_(pa.field("element", pa.float32(), nullable=False), n_sites)
 
 
-def _lists(array_TS: Float32, n_sites: int) -> Any:
+def site_lists(array_TS: Float32, n_sites: int) -> Any:
     flat = np.ascontiguousarray(array_TS, dtype=np.float32).reshape(-1)
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat), type=_per_site(n_sites))
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), type=per_site(n_sites))
 
 
-def _words(array: NDArray[np.str_]) -> Any:
+def dictionary_words(array: NDArray[np.str_]) -> Any:
     values, indices = np.unique(array, return_inverse=True)
     return pa.DictionaryArray.from_arrays(
         pa.array(indices.astype(np.int32)), pa.array(values.tolist(), type=pa.string())
@@ -317,9 +323,9 @@ def read_tokens(table: Any, text: str) -> TokenTable:
 def read_numbers(table: Any, n_sites: int, traits: Sequence[str]) -> Numbers:
     score = np.empty((len(table), n_sites, len(traits)), dtype=np.float32)
     for k, trait in enumerate(traits):
-        score[:, :, k] = _read_lists(table[f"score.{trait}"], n_sites)
+        score[:, :, k] = read_lists(table[f"score.{trait}"], n_sites)
     logprob = table["logprob"].to_numpy().astype(np.float32)
-    return Numbers(score, _read_lists(table["norm"], n_sites), logprob)
+    return Numbers(score, read_lists(table["norm"], n_sites), logprob)
 
 
 def _as_generation(row: Mapping[str, Any]) -> GenerationRow:
@@ -345,7 +351,7 @@ def _read_words(column: Any) -> NDArray[np.str_]:
     return np.array(column.cast(pa.string()).to_pylist(), dtype=np.str_)
 
 
-def _read_lists(column: Any, n_sites: int) -> Float32:
+def read_lists(column: Any, n_sites: int) -> Float32:
     array = column.combine_chunks()
     flat = array.flatten().to_numpy()
     if flat.size != len(array) * n_sites:

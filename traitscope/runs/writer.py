@@ -11,11 +11,21 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from traitscope.core import Capture, Generation, Internals, Site, TextRecord, TraitDirections
+from traitscope.core import (
+    Capture,
+    FurtherScores,
+    Generation,
+    Internals,
+    KeptStates,
+    Site,
+    TextRecord,
+    TraitDirections,
+)
 from traitscope.errors import RunError
 from traitscope.runs import check, tensors
 from traitscope.runs.files import (
@@ -42,7 +52,9 @@ from traitscope.runs.folder import (
     remove_leftovers,
     write_directions,
 )
+from traitscope.runs.further import FurtherRow, further_bytes
 from traitscope.runs.header import (
+    FORMAT_VERSION,
     HEADER_NAME,
     RunHeader,
     differences,
@@ -52,6 +64,7 @@ from traitscope.runs.header import (
 )
 from traitscope.runs.index import Index, read_index
 from traitscope.runs.lines import FIRST, Manifest, PartEntry, now, parse_manifest, seal, seal_part
+from traitscope.runs.states import states_bytes, states_name
 from traitscope.runs.tables import (
     CaptureRow,
     GenerationRow,
@@ -79,7 +92,7 @@ class RunWriter:
         self.path = path
         self.header = header
         self.sites = tuple(Site.parse(name) for name in header.sites)
-        self.traits = header.trait_names
+        self.traits = header.first_traits
         self._lock = lock
         self._index = index
         self._n_parts = manifest.parts[-1].number if manifest.parts else 0
@@ -104,7 +117,7 @@ class RunWriter:
             lock = Lock(path)
             on_failure.callback(lock.close)
             check_new(path)
-            header = write_directions(path, header, directions)
+            header = replace(header, traits=tuple(write_directions(path, header, directions)))
             for name in (MANIFEST, EVENTS):
                 (path / name).write_bytes(b"")
             sync_folder(path)
@@ -138,7 +151,9 @@ class RunWriter:
             check_committed(path, manifest)
             index = read_index(path, manifest.parts)
             torn = cut_torn(path / MANIFEST) + cut_torn(path / EVENTS)
-            removed = remove_leftovers(path, manifest)
+            removed = remove_leftovers(path, manifest, header)
+            for name in FOLDERS:  # a run of an older version may lack one
+                (path / name).mkdir(exist_ok=True)
             write_atomic(path / HEADER_NAME, header.to_bytes())
             writer = cls(path, header, lock, manifest, index)
             on_failure.callback(writer.close)
@@ -177,19 +192,37 @@ class RunWriter:
 
     # --- writing ---------------------------------------------------------------------------------
 
+    def add_traits(self, directions: Mapping[str, TraitDirections]) -> None:
+        """Make further traits part of the run; their scores are committed as `further`.
+
+        The files come first, then run.json: what a kill leaves between is a left-over.
+        ValueError for a trait that the run has.
+        """
+        with self._turn, disk(self.path / HEADER_NAME, self._kept()):
+            if directions.keys() & set(self.header.trait_names):
+                raise ValueError(f"expected new traits, got {', '.join(directions)}")
+            entries = write_directions(self.path, self.header, directions)
+            traits = (*self.header.traits, *({**entry, "table": "scores"} for entry in entries))
+            header = replace(self.header, traits=traits, format_version=FORMAT_VERSION)
+            write_atomic(self.path / HEADER_NAME, header.to_bytes())
+            self.header = header
+
     def commit(
         self,
         texts: Sequence[TextRecord],
         captures: Sequence[Capture] = (),
         internals: Sequence[Internals] = (),
         failed: Mapping[Capture, str] | None = None,
+        states: Sequence[KeptStates] = (),
+        further: Sequence[FurtherScores] = (),
     ) -> int:
-        """Make texts, captures and internals part of the run, all or nothing.
+        """Make texts, captures, internals, states and further scores part of the run, all or
+        nothing.
 
         Returns the part's number; with nothing to commit, the last part's.  A text whose numbers
         are not finite is recorded as failed with that reason; a capture of a failed text is
         recorded as failed; `failed` records further captures that failed, with the reason.
-        Internals already committed for the same text and block are kept and not written again.
+        Internals, states and further scores that are committed already are not written again.
         ValueError where something is done already or a capture has no text.  MachineError on a
         full disk: the run stays whole and open, and the same commit may be tried again.
         """
@@ -199,12 +232,18 @@ class RunWriter:
             internals = check.new_internals(self._index, texts, internals, self.traits)
             for record in texts:
                 check.shapes(record, len(self.sites), len(self.traits))
-            if not (texts or outcomes or internals):
+            states = check.new_states(self._index, texts, states, self.header.sites)
+            further = check.new_further(self._index, further, self.header)
+            if not (texts or outcomes or internals or states or further):
                 return self._n_parts
             number = self._n_parts + 1
+            contents = _contents(self, number, texts, outcomes, internals)
+            contents |= _additions(self, number, states, further)
             with disk(f"part {number:05d} of {self.path}", self._kept()):
-                part = self._commit(number, _contents(self, number, texts, outcomes, internals))
-            self._index.add(part, _rows(texts), [_row(c, e) for c, e in outcomes.items()])
+                part = self._commit(number, contents)
+            scored = [FurtherRow(item.generation, len(item.score), item.traits) for item in further]
+            caps = [_row(capture, error) for capture, error in outcomes.items()]
+            self._index.add(part, _rows(texts), caps, scored)
             return number
 
     def event(self, kind: str, **fields: object) -> None:
@@ -262,7 +301,7 @@ def _contents(
     texts: Sequence[TextRecord],
     outcomes: Mapping[Capture, str],
     internals: Sequence[Internals],
-) -> Contents:
+) -> dict[str, tuple[memoryview | bytes, int]]:
     """The files of a part; a table without rows is not written."""
     stem = f"parts/{number:05d}"
     done = [record for record in texts if record.trace is not None]
@@ -276,6 +315,23 @@ def _contents(
     for item in internals:
         name = f"internals/{tensors.internals_name(item.generation, item.block)}"
         files[name] = tensors.internals_bytes(item), 1
+    return files
+
+
+def _additions(
+    writer: RunWriter,
+    number: int,
+    states: Sequence[KeptStates],
+    further: Sequence[FurtherScores],
+) -> Contents:
+    """The files of what is kept beside texts, of this part or of earlier ones."""
+    files: dict[str, tuple[memoryview | bytes, int]] = {
+        states_name(item.generation, item.keep): (states_bytes(item), len(item.h))
+        for item in states
+    }
+    if further:
+        for table, contents in further_bytes(further, len(writer.sites)).items():
+            files[f"parts/{number:05d}.{table}.parquet"] = contents
     return files
 
 

@@ -211,8 +211,8 @@ class _Normal:
     @classmethod
     def of(cls, model: Model, texts: Sequence[_Text], direction_SDK: Float32) -> _Normal:
         tokens, means, prompts = [], [], []
-        for i, score_TSK, _ in score_texts(model, [t.token_ids for t in texts], direction_SDK):
-            table = texts[i].tokens
+        for scored in score_texts(model, [t.token_ids for t in texts], direction_SDK):
+            table, score_TSK = texts[scored.index].tokens, scored.score
             said_TSK = score_TSK[table.content & (table.part == "response")].astype(np.float64)
             tokens.append(said_TSK)
             means.append(said_TSK.mean(axis=0))

@@ -1,0 +1,81 @@
+"""A text read in one forward has the numbers it had when it was written, token by token."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.exact.reference import GREEDY, directions, model, own_logits, requests
+from traitscope.engine import Batching, generate, score_texts
+
+ARCHITECTURES = ("llama", "gemma2", "gpt2", "falcon", "olmo2", "qwen3_moe", "cohere2")
+ALLOWED = 1e-5  # in units of |h|, float32
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_scores_logprobs_and_states(name: str) -> None:
+    tiny, keep = model(name), (0, 2, 4)
+    keep = tuple(site for site in keep if site < len(tiny.sites))
+    wanted = requests((5, 12, 1, 9), (6, 3, 8, 5))
+    made = list(generate(tiny, wanted, directions(tiny), GREEDY, Batching(2), keep=keep))
+    texts = [trace.token_ids.tolist() for trace in made]
+    read = list(score_texts(tiny, texts, directions(tiny), logprobs=True, keep=keep))
+    assert sorted(text.index for text in read) == list(range(len(texts)))
+    for text in read:
+        trace = made[text.index]
+        assert trace.kept is not None and text.kept is not None
+        assert np.abs(text.score - trace.score).max() <= ALLOWED * trace.norm.max()
+        assert (np.abs(text.score - trace.score).max(axis=-1) / trace.norm).max() <= ALLOWED
+        np.testing.assert_allclose(text.norm, trace.norm, rtol=ALLOWED)
+        np.testing.assert_allclose(text.logprob, trace.logprob, atol=1e-4)
+        apart = np.linalg.norm(text.kept - trace.kept, axis=-1) / trace.norm[:, keep]
+        assert apart.max() <= ALLOWED
+        np.testing.assert_allclose(
+            np.linalg.norm(trace.kept, axis=-1), trace.norm[:, keep], rtol=ALLOWED
+        )
+
+
+def test_logprobs_are_the_models_own() -> None:
+    tiny = model("gemma2")  # soft-capped logits
+    ids = [[7, 20, 3, 99, 41], [5, 6, 7]]
+    read = score_texts(tiny, ids, directions(tiny), logprobs=True)
+    for text in read:
+        own = own_logits(tiny, ids[text.index]).log_softmax(-1)
+        expected = own[:-1].gather(1, torch.tensor(ids[text.index])[1:, None])[:, 0]
+        assert np.isnan(text.logprob[0])
+        np.testing.assert_allclose(text.logprob[1:], expected, atol=1e-4)
+
+
+def test_no_tensor_of_tokens_by_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head sees a few tokens at a time, and no padding; without logprobs it sees none."""
+    from traitscope.engine import logprob
+    from traitscope.models import Anatomy
+
+    tiny = model("llama")  # its proofs are made with the head too
+    seen: list[int] = []
+    real = Anatomy.logits
+
+    def logits(self: Anatomy, h_ND: torch.Tensor) -> torch.Tensor:
+        seen.append(len(h_ND))
+        return real(self, h_ND)
+
+    monkeypatch.setattr(Anatomy, "logits", logits)
+    monkeypatch.setattr(logprob, "PIECE", 4)
+    ids = [[*range(10)], [1, 2, 3]]
+    list(score_texts(tiny, ids, directions(tiny), logprobs=True))
+    assert max(seen) <= 4
+    assert sum(seen) == 9 + 2
+    seen.clear()
+    (long, _) = score_texts(tiny, ids, directions(tiny))
+    assert not seen
+    assert np.isnan(long.logprob).all()
+
+
+def test_no_traits_and_one_token() -> None:
+    tiny = model("llama")
+    nothing = np.zeros((len(tiny.sites), tiny.anatomy.d_model, 0), dtype=np.float32)
+    (text,) = score_texts(tiny, [[5]], nothing, logprobs=True, keep=[1])
+    assert text.score.shape == (1, len(tiny.sites), 0)
+    assert text.kept is not None and text.kept.shape == (1, 1, tiny.anatomy.d_model)
+    assert np.isnan(text.logprob).all()
