@@ -310,6 +310,28 @@ def test_ctrl_c_keeps_what_was_read(
     whole(Run.open(run.path))
 
 
+def test_ctrl_c_right_after_a_commit_commits_nothing_twice(
+    home: Path,
+    model: Model,
+    traits: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, real = written(home, tmp_path / "run"), RunWriter._commit
+
+    def stopped(self: RunWriter, *given: Any) -> Any:
+        real(self, *given)
+        raise KeyboardInterrupt  # the line is there, the writer does not know it
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunWriter, "_commit", stopped)
+        with pytest.raises(Interrupted):
+            replay_run(run.path, [traits["loud"]], model=model)
+    assert verify(run.path) == []
+    assert replay_run(run.path, [traits["loud"]], model=model).already_done
+    whole(Run.open(run.path))
+
+
 def test_half_the_memory_is_enough(
     home: Path,
     model: Model,
