@@ -170,6 +170,8 @@ def test_create_refuses_what_is_not_new(path: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis" / "chapter1.tex").touch()
     with pytest.raises(RunError, match=r"holds 'chapter1\.tex'"):
         RunWriter.create(tmp_path / "thesis", header_of(), directions())
+    left = [entry.name for entry in (tmp_path / "thesis").iterdir()]
+    assert left == ["chapter1.tex"], "a folder that is refused stays as it was"
     with pytest.raises(RunError, match="Expected a run folder"):
         RunWriter.resume(tmp_path / "thesis", header_of())
 

@@ -112,6 +112,8 @@ class RunWriter:
         """
         path = Path(path)
         with disk(path, "no run was made"), ExitStack() as on_failure:
+            if path.is_dir():
+                check_new(path)  # before anything is put into what is somebody else's
             for name in FOLDERS:
                 (path / name).mkdir(parents=True, exist_ok=True)
             lock = Lock(path)
