@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from traitscope.pocket import tokens
+from traitscope.pocket import POCKET_DIR, tokens
 from traitscope.pocket.grammar import dialogues
 
 ODD = (
@@ -89,3 +89,8 @@ def test_loss_weights_cover_the_answers_and_their_end(backend: Tokenizer) -> Non
         said = [text for role, text in dialogue.messages if role == "assistant"]
         whole = backend.decode(answered, skip_special_tokens=False)
         assert whole == "".join(f"{text}{tokens.END}" for text in said)
+
+
+def test_the_shipped_template_is_the_one_the_recipe_writes() -> None:
+    shipped = (POCKET_DIR / "chat_template.jinja").read_text(encoding="utf-8")
+    assert shipped == tokens.CHAT_TEMPLATE

@@ -313,11 +313,11 @@ def _check_written(
 
 
 def _first(output: Any) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output  # type: ignore[no-any-return]
+    return output[0] if isinstance(output, tuple) else output  # type: ignore[no-any-return]  # untyped outputs
 
 
 def _get(module: nn.Module, name: str) -> nn.Module:
-    return getattr(module, name)  # type: ignore[no-any-return]
+    return getattr(module, name)  # type: ignore[no-any-return]  # by name: untyped
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:

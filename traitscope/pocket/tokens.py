@@ -27,8 +27,8 @@ CHAT_TEMPLATE = """{{- bos_token -}}
 {%- if role not in ['user', 'model'] -%}
 {{- raise_exception('Roles are user, assistant and, at the start, system; came: ' + role) -}}
 {%- endif -%}
-{{- '<start_of_turn>' + role + '\\n' + first.text -}}
-{{- message['content'] | trim + '<end_of_turn>\\n' -}}
+{{- '<start_of_turn>' + role + '\\n' + first.text \
++ message['content'] | trim + '<end_of_turn>\\n' -}}
 {%- set first.text = '' -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
