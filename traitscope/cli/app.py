@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from traitscope import __version__
-from traitscope.cli import again, doctor, export, make, read
+from traitscope.cli import again, doctor, export, make, read, view
 
 __all__ = ["app"]
 
@@ -44,6 +44,7 @@ for _verb, _name in (
     (again.replay, "replay"),
     (make.init, "init"),
     (read.report, "report"),
+    (view.view, "view"),
     (read.verify, "verify"),
     (export.export, "export"),
     (doctor.doctor, "doctor"),

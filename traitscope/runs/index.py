@@ -7,7 +7,7 @@ that failed may appear again in a later part: the later row counts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from traitscope.core import Capture, Generation, Keep
@@ -64,20 +64,24 @@ class Index:
                 self.further[scored.generation, trait] = Place(part, offset)
             offset += scored.n_tokens
 
+    def grown(self, folder: Path, parts: Sequence[PartEntry]) -> Index:
+        """A copy that holds these parts too; RunError where a table is missing or damaged."""
+        index = Index(*(dict(getattr(self, f.name)) for f in fields(self)))
+        for part in parts:
+            texts, captures = part.file("generations"), part.file("captures")
+            further = part.file("further")
+            index.add(
+                part,
+                read_generations(whole(folder, texts)) if texts else (),
+                read_captures(whole(folder, captures)) if captures else (),
+                read_further(whole(folder, further)) if further else (),
+            )
+        return index
+
 
 def read_index(folder: Path, parts: Sequence[PartEntry]) -> Index:
     """RunError where a committed table is missing or damaged."""
-    index = Index()
-    for part in parts:
-        texts, captures = part.file("generations"), part.file("captures")
-        further = part.file("further")
-        index.add(
-            part,
-            read_generations(whole(folder, texts)) if texts else (),
-            read_captures(whole(folder, captures)) if captures else (),
-            read_further(whole(folder, further)) if further else (),
-        )
-    return index
+    return Index().grown(folder, parts)
 
 
 def generation_of(internals_file: str) -> Generation:

@@ -87,6 +87,20 @@ class Run:
         header = read_header(path)
         return cls(path, header, parse_manifest(read_bytes(path / MANIFEST), path / MANIFEST))
 
+    def again(self) -> Run:
+        """The run as the disk has it now: this one where nothing changed.
+
+        What is committed never changes, so a run that grew is read on from here.
+        """
+        newer = Run.open(self.path)
+        known = len(self._parts)
+        if newer.header == self.header and newer._parts == self._parts:
+            return self
+        if newer._parts[:known] == self._parts and "_index" in self.__dict__:
+            newer._index = self._index.grown(self.path, newer._parts[known:])
+            newer._compared, newer._texts = self._compared, self._texts
+        return newer
+
     # --- lists -----------------------------------------------------------------------------------
 
     def generations(self) -> list[GenerationRow]:
