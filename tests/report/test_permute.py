@@ -39,6 +39,16 @@ def test_any_false_alarm_among_several_stays_at_the_level() -> None:
     assert np.mean(np.array(smallest) <= 0.05) < 0.15
 
 
+def test_the_level_holds_where_expectations_share_a_prompt() -> None:
+    rng = np.random.default_rng(5)
+    smallest = []
+    for _ in range(60):
+        shared = tuple(rng.normal(size=5))
+        pairs = [Contrast(str(i), shared, tuple(rng.normal(size=5))) for i in range(4)]
+        smallest.append(min(max_t(pairs)))
+    assert np.mean(np.array(smallest) <= 0.05) < 0.15
+
+
 def test_correction_makes_p_larger_and_leaves_what_is_real() -> None:
     rng = np.random.default_rng(3)
     real = contrast(rng, 8, shift=6.0, pair="real")

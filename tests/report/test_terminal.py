@@ -91,7 +91,7 @@ def test_every_line_fits(tmp_path: Path) -> None:
 def test_hundreds_of_prompts_show_both_ends(tmp_path: Path) -> None:
     summary = summary_of(tmp_path, many(300))
     page = drawn(summary)
-    for shown in ("Prompt 299?", "Prompt 297?", "… 294 more", "Prompt 2?", "Prompt 0?"):
+    for shown in ("Prompt 299?", "Prompt 298?", "… 296 more", "Prompt 1?", "Prompt 0?"):
         assert shown in page
     assert "Prompt 150?" not in page
     assert "Prompt 150?" in drawn(summary, full=True)
@@ -106,6 +106,65 @@ def test_plain_output_has_no_escape_and_ascii_is_ascii(tmp_path: Path) -> None:
 def test_without_colour_the_strongest_token_is_marked(tmp_path: Path) -> None:
     text = Text("Rain?", (" It", " might", " rain"), z={TRAITS[0]: [0.0, 4.0, 1.0]})
     assert "\u2039might\u203a" in drawn(summary_of(tmp_path, [text]))
+
+
+def test_of_a_long_answer_the_part_around_the_strongest_token_is_shown(tmp_path: Path) -> None:
+    words = [f" w{i}" for i in range(60)]
+    z = [9.0 if i == 40 else 0.0 for i in range(60)]
+    summary = summary_of(tmp_path, [Text("Long?", words, z={TRAITS[0]: z})])
+    for width in (60, 80, 100, 140):
+        line = next(line for line in drawn(summary, width).splitlines() if "Long?" in line)
+        assert "\u2039w40\u203a" in line, "its strongest token is in sight"
+        assert " …" in line and "w39 \u2039" in line, "with words before it"
+        coloured = drawn(summary, width, colour=True)
+        assert "w40" in coloured and "\u2039w40" not in coloured
+
+
+def samples(prompt: str, mean: float, count: int = 5) -> list[Text]:
+    return [
+        Text(prompt, (f" {i}",), z={TRAITS[0]: [mean + 0.1 * i]}, sample=i) for i in range(count)
+    ]
+
+
+HIGHER = {"text": "Up is higher", "trait": TRAITS[0], "higher": "Up?", "lower": "Down?"}
+
+
+def test_one_sample_each_is_said_to_be_untested_in_these_words(tmp_path: Path) -> None:
+    summary = summary_of(
+        tmp_path, [*samples("Up?", 3, 1), *samples("Down?", 0, 1)], expect=[HIGHER]
+    )
+    for width in (60, 80, 100, 140):
+        page = drawn(summary, width)
+        assert page.count("one sample each: not tested") == 1
+        assert "permutation" not in page
+
+
+def test_a_tested_expectation_shows_its_p_and_how_it_was_made(tmp_path: Path) -> None:
+    summary = summary_of(tmp_path, [*samples("Up?", 3), *samples("Down?", 0)], expect=[HIGHER])
+    page = drawn(summary)
+    assert "1 of 1 held, 1 of them with p at most 0.05" in page
+    (line,) = [line for line in page.splitlines() if "Up is higher" in line]
+    assert line.split()[-4:] == ["+3.00", "0.5", "0.50", "0.004"]
+    assert "p: permutation over whole answers, one-sided, corrected over 1 test" in page
+
+
+def test_what_held_by_a_difference_of_chance_is_named(tmp_path: Path) -> None:
+    up = [
+        Text("Up?", (f" {i}",), z={TRAITS[0]: [z]}, sample=i)
+        for i, z in enumerate((5, 0, 0, 0, -1))
+    ]
+    summary = summary_of(tmp_path, [*up, *samples("Down?", 0)], expect=[HIGHER])
+    assert summary.expectations[0].held
+    assert any("chance can make" in line for line in hints(summary))
+
+
+def test_more_reasons_than_fit_are_counted(tmp_path: Path) -> None:
+    bad = [Text(f"Long {n}", error=f"Expected 512 tokens, got {n}.") for n in range(600, 620)]
+    summary = summary_of(tmp_path, [*many(2), *bad])
+    page = drawn(summary)
+    assert "got 605." in page and "got 606." not in page
+    assert "… 14 more captures for 14 more reasons: --all names them" in page
+    assert "got 619." in drawn(summary, full=True)
 
 
 def test_what_failed_and_what_is_missing_come_first(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from traitscope.report.plain import one_line, shorten
 from traitscope.report.summary import PromptRow, Summary, TraitSummary
 
-__all__ = ["hints"]
+__all__ = ["ALPHA", "hints"]
 
 MOST = 5  # sentences
+ALPHA = 0.05  # above it a difference is said to be one that chance can make
 _NAME = 48  # characters of a prompt's name
 
 
@@ -25,6 +26,7 @@ def hints(summary: Summary) -> list[str]:
         *_failed(summary),
         *_warnings(summary),
         *_expectations(summary),
+        *_chance(summary),
         *_answers(summary),
         *_largest(summary),
         *_words(summary),
@@ -62,6 +64,16 @@ def _expectations(summary: Summary) -> Iterator[str]:
             f"{len(missed)} of {_count(len(summary.expectations), 'expectation')} did not hold; "
             f'furthest off: "{shorten(one_line(worst.text), 72)}" '
             f"({worst.difference:+.2f}, wanted {worst.margin:g} or more)."
+        )
+
+
+def _chance(summary: Summary) -> Iterator[str]:
+    """What held, and might as well by chance."""
+    doubtful = [v for v in summary.expectations if v.held and v.p is not None and v.p > ALPHA]
+    if doubtful:
+        yield (
+            f"{_count(len(doubtful), 'expectation')} held by a difference that chance can make "
+            f"(p above {ALPHA:g}): more samples would tell."
         )
 
 

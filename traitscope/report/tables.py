@@ -1,8 +1,8 @@
-"""One trait -> its table: prompts by the answer's z, both readings, a bar, the strongest token.
+"""One trait -> its table: prompts by the answer's z, three readings, the answer's tokens coloured.
 
-A table has as many columns as the width allows; the prompt gives way first, then the bar and the
-strongest token go.  Below it stand the highest and the lowest answer with their tokens coloured.
-Pieces are made here, `terminal` puts them together.
+A table has as many columns as the width allows; the prompt and the answer share what the numbers
+leave, and a bar comes in where there is plenty.  Pieces are made here, `terminal` puts them
+together.
 """
 
 from __future__ import annotations
@@ -12,38 +12,61 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from traitscope.report.palette import DIM, TITLE, Signs, background, foreground
 from traitscope.report.plain import one_line
-from traitscope.report.summary import PromptRow, TraitSummary
+from traitscope.report.summary import PromptRow, Strip, TraitSummary
 
 __all__ = ["Canvas", "clip", "number", "trait_block"]
 
-ENDS = 3  # prompts shown at either end of a trait
-WIDE, MIDDLE = 90, 72  # columns from which on the strongest token, and the bar, are shown
+WIDE, NARROW = 120, 72  # columns from which on a bar, and what the words alone say, are shown
 _ARM = 6  # cells of a bar on either side of its axis
+_NUMBER, _GAP = 6, 2  # cells of a reading, and between columns
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """What is drawn on: columns, signs, whether there is colour, and whether all is shown."""
+    """What is drawn on: columns, signs, whether there is colour, and whether all is shown.
+
+    `ends` is how many prompts are shown at either end of a trait.
+    """
 
     width: int
     signs: Signs
     colour: bool
     full: bool = False
+    ends: int = 2
+
+    @property
+    def wide(self) -> bool:
+        return self.width >= WIDE
+
+    @property
+    def words(self) -> bool:
+        return self.width >= NARROW
 
 
-def trait_block(trait: TraitSummary, canvas: Canvas) -> Group:
-    """Title, table, and the two ends' answers."""
-    parts: list[RenderableType] = [_title(trait, canvas), _table(trait, canvas)]
-    read = [row for row in trait.prompts if not math.isnan(row.response)]
-    ends = (("highest", read[:1]), ("lowest", read[-1:] if len(read) > 1 else []))
-    parts += [_answer(name, row, canvas) for name, rows in ends for row in rows]
-    return Group(*parts)
+def trait_block(trait: TraitSummary, canvas: Canvas) -> RenderableType:
+    """The trait's name over its prompts, the highest and the lowest."""
+    samples = any(row.samples > 1 for row in trait.prompts)
+    prompt, answer = _widths(canvas, samples)
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style=DIM)
+    name = Text(clip(trait.trait, prompt, canvas.signs.ellipsis), style=f"not dim {TITLE}")
+    table.add_column(name, no_wrap=True, width=prompt)
+    for title in _readings(canvas, samples):
+        table.add_column(title, justify="right", no_wrap=True, width=_NUMBER)
+    if canvas.wide:
+        table.add_column("", no_wrap=True, width=2 * _ARM + 1)
+    table.add_column(_aside(trait, answer, canvas), no_wrap=True, width=answer)
+    for row in _shown(trait.prompts, canvas):
+        if isinstance(row, int):
+            table.add_row(Text(f"  {canvas.signs.ellipsis} {row} more", style=DIM))
+        else:
+            table.add_row(*_cells(row, trait, canvas, samples))
+    return table
 
 
 def number(z: float, signs: Signs, digits: int = 2) -> Text:
@@ -56,7 +79,7 @@ def number(z: float, signs: Signs, digits: int = 2) -> Text:
 
 def clip(text: str, cells: int, ellipsis: str) -> str:
     """`text` on one line in at most `cells` terminal cells (wide characters take two)."""
-    text = one_line(text)
+    text = one_line(text[: 8 * cells])  # of a book that someone pasted, no more is looked at
     if cell_len(text) <= cells:
         return text
     while text and cell_len(text) > cells - cell_len(ellipsis):
@@ -67,76 +90,56 @@ def clip(text: str, cells: int, ellipsis: str) -> str:
 # --- the table -----------------------------------------------------------------------------------
 
 
-def _title(trait: TraitSummary, canvas: Canvas) -> Text:
-    line = Text(no_wrap=True, overflow="ellipsis")
-    line.append(one_line(trait.trait), style=TITLE)
+def _readings(canvas: Canvas, samples: bool) -> list[str]:
+    spread, embed = ["spread"] if samples else [], ["embed"] if canvas.words else []
+    return ["before", "answer", *spread, *embed]
+
+
+def _widths(canvas: Canvas, samples: bool) -> tuple[int, int]:
+    """Cells of the prompt and of the answer."""
+    taken = len(_readings(canvas, samples)) * (_NUMBER + _GAP) + 2 * _GAP
+    taken += 2 * _ARM + 1 + _GAP if canvas.wide else 0
+    left = canvas.width - taken
+    prompt = max(round(0.46 * left), 12)
+    return prompt, left - prompt
+
+
+def _aside(trait: TraitSummary, cells: int, canvas: Canvas) -> str:
+    """Where z was read and how far neutral answers lie apart, as far as there is room."""
+    said = f"z at {trait.site}"
     spread = trait.neutral_spread
-    beside = "" if spread is None else f", neutral answers differ by {spread:.2f}"
-    where = f"  z at {trait.site}{beside}"
-    if cell_len(line.plain) + len(where) <= canvas.width:
-        line.append(where, style=DIM)
-    return line
+    if spread is not None:
+        for longer in (f"{said}, neutral {spread:.2f}", f"{said}, neutral answers {spread:.2f}"):
+            said = longer if len(longer) <= cells else said
+    return clip(said, cells, canvas.signs.ellipsis)
 
 
-def _table(trait: TraitSummary, canvas: Canvas) -> Table:
-    wide, middle = canvas.width >= WIDE, canvas.width >= MIDDLE
-    samples = any(row.samples > 1 for row in trait.prompts)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=DIM)
-    table.add_column("  prompt", no_wrap=True, width=_prompt_width(canvas, samples))
-    table.add_column("before", justify="right", no_wrap=True, width=6)
-    table.add_column("answer", justify="right", no_wrap=True, width=6)
-    if samples:
-        table.add_column("spread", justify="right", no_wrap=True, width=6)
-    if middle:
-        table.add_column("", no_wrap=True, width=2 * _ARM + 1)
-    table.add_column("embed", justify="right", no_wrap=True, width=6)
-    if wide:
-        table.add_column("strongest token", no_wrap=True, width=_strongest_width(canvas))
-    for row in _shown(trait.prompts, canvas):
-        if isinstance(row, int):
-            table.add_row(Text(f"  {canvas.signs.ellipsis} {row} more", style=DIM))
-        else:
-            table.add_row(*_cells(row, trait, canvas, samples=samples))
-    return table
-
-
-def _cells(row: PromptRow, trait: TraitSummary, canvas: Canvas, *, samples: bool) -> list[Text]:
-    signs, width = canvas.signs, _prompt_width(canvas, samples)
+def _cells(row: PromptRow, trait: TraitSummary, canvas: Canvas, samples: bool) -> list[Text]:
+    signs = canvas.signs
+    prompt, answer = _widths(canvas, samples)
     cells = [
-        Text("  " + clip(row.name, width - 2, signs.ellipsis)),
+        Text("  " + clip(row.name, prompt - 2, signs.ellipsis)),
         number(row.before, signs),
         number(row.response, signs),
     ]
     if samples:
         cells.append(Text(signs.dot if row.spread is None else f"{row.spread:.2f}", style=DIM))
-    if canvas.width >= MIDDLE:
+    if canvas.words:
+        cells.append(number(row.embed, signs))
+    if canvas.wide:
         cells.append(_bar(row.response, _scale(trait), signs))
-    cells.append(number(row.embed, signs))
-    if canvas.width >= WIDE:
-        cells.append(_strongest(row, canvas))
-    return cells
+    return [*cells, _strip(row.strip, answer, canvas)]
 
 
 def _shown(rows: Sequence[PromptRow], canvas: Canvas) -> Iterator[PromptRow | int]:
     """The rows of both ends, and between them how many are left out."""
-    if canvas.full or len(rows) <= 2 * ENDS + 1:
+    ends = canvas.ends
+    if canvas.full or len(rows) <= 2 * ends + 1:
         yield from rows
         return
-    yield from rows[:ENDS]
-    yield len(rows) - 2 * ENDS
-    yield from rows[-ENDS:]
-
-
-def _strongest_width(canvas: Canvas) -> int:
-    return min(18 + max(canvas.width - 100, 0) // 3, 32)
-
-
-def _prompt_width(canvas: Canvas, samples: bool) -> int:
-    taken = 3 * (6 + 2)
-    taken += 6 + 2 if samples else 0
-    taken += 2 * _ARM + 1 + 2 if canvas.width >= MIDDLE else 0
-    taken += _strongest_width(canvas) if canvas.width >= WIDE else 0
-    return max(canvas.width - taken - 2, 12)
+    yield from rows[:ends]
+    yield len(rows) - 2 * ends
+    yield from rows[-ends:]
 
 
 def _scale(trait: TraitSummary) -> float:
@@ -157,48 +160,49 @@ def _bar(z: float, scale: float, signs: Signs) -> Text:
     return bar.append(signs.axis, style=DIM).append(right, style=foreground(z))
 
 
-def _strongest(row: PromptRow, canvas: Canvas) -> Text:
-    if row.strongest is None:
-        return Text(canvas.signs.dot, style=DIM)
-    signs = canvas.signs
-    z = number(row.strongest.z, signs, digits=1)
-    room = _strongest_width(canvas) - len(z.plain) - 1
-    token = clip(row.strongest.token.strip() or signs.blank, room, signs.ellipsis)
-    return Text(token).append(" ").append_text(z)
+# --- the answer's tokens -------------------------------------------------------------------------
 
 
-# --- answers -------------------------------------------------------------------------------------
+def _strip(strip: Strip, cells: int, canvas: Canvas) -> Text:
+    """The answer's tokens, coloured by z; without colour the strongest stands between marks.
 
-
-def _answer(name: str, row: PromptRow, canvas: Canvas) -> Text:
-    """One answer on one line; tokens coloured by z, or the strongest one marked."""
-    line = Text(no_wrap=True, overflow="ellipsis").append(f"  {name:<8}", style=DIM)
-    body = _coloured(row) if canvas.colour else _marked(row, canvas)
-    body.rstrip()
-    line.append_text(body[len(body.plain) - len(body.plain.lstrip()) :])
-    line.truncate(canvas.width, overflow="crop" if not canvas.colour else "ellipsis")
-    return line
-
-
-def _coloured(row: PromptRow) -> Text:
-    body = Text()
-    for piece, z in zip(row.strip.pieces, row.strip.z, strict=True):
-        shown = one_line(piece)
+    Where not all of it has room, the part around the strongest token is shown.
+    """
+    best = max(range(len(strip.z)), key=lambda i: _known(strip.z[i]), default=0)
+    first = _first(strip.pieces, best, cells)
+    body = Text(canvas.signs.ellipsis if first else "")
+    for i in range(first, len(strip.pieces)):
+        shown = one_line(strip.pieces[i])
         # the space before a word keeps the screen's own background: words stand apart
         bare = shown.lstrip(" ")
-        body.append(" " * (len(shown) - len(bare)))
-        body.append(bare, style=background(z))
-    return body
+        body.append(" " * (len(shown) - len(bare)) if body.plain.strip() else "")
+        if i == best and not canvas.colour and bare:
+            bare = f"{canvas.signs.open}{bare}{canvas.signs.close}"
+        body.append(bare, style=background(strip.z[i]) if canvas.colour else "")
+        if cell_len(body.plain) > cells:
+            break
+    return _cropped(body, cells, canvas.signs.ellipsis)
 
 
-def _marked(row: PromptRow, canvas: Canvas) -> Text:
-    """The answer with its strongest token between marks."""
-    signs, body = canvas.signs, Text()
-    known = [z for z in row.strip.z if not math.isnan(z)]
-    best = max(known, default=math.nan)
-    for piece, z in zip(row.strip.pieces, row.strip.z, strict=True):
-        shown = one_line(piece)
-        bare = shown.lstrip(" ")
-        marked = f"{signs.open}{bare}{signs.close}" if z == best and bare else bare
-        body.append(" " * (len(shown) - len(bare)) + marked)
-    return body
+def _known(z: float) -> float:
+    return -math.inf if math.isnan(z) else z
+
+
+def _first(pieces: Sequence[str], best: int, cells: int) -> int:
+    """The first piece shown, so that the piece `best` has room and some words before it."""
+    if sum(cell_len(one_line(piece)) for piece in pieces[: best + 1]) <= cells - 3:
+        return 0
+    first, before = best, 0
+    while first and (before := before + cell_len(one_line(pieces[first - 1]))) <= 0.6 * cells:
+        first -= 1
+    return first
+
+
+def _cropped(body: Text, cells: int, ellipsis: str) -> Text:
+    body.rstrip()
+    if cell_len(body.plain) <= cells:
+        return body
+    stop = len(body.plain)
+    while cell_len(body.plain[:stop]) > cells - cell_len(ellipsis):
+        stop -= 1
+    return body[:stop].append(ellipsis)

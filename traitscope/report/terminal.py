@@ -17,7 +17,7 @@ from rich.text import Text
 
 from traitscope.report.cost import Call
 from traitscope.report.expectations import Verdict
-from traitscope.report.hints import hints
+from traitscope.report.hints import ALPHA, hints
 from traitscope.report.palette import ASCII, DIM, TITLE, UNICODE, foreground
 from traitscope.report.plain import one_line
 from traitscope.report.summary import Failure, Summary
@@ -27,6 +27,8 @@ __all__ = ["night"]
 
 NARROWEST = 60
 WIDEST = 140
+MANY = 6  # traits; of more than these only the highest and the lowest prompt are shown
+REASONS = 6  # that captures failed for; more are counted
 _PHASES = ("load", "directions", "generate", "internals", "write")
 
 
@@ -40,7 +42,8 @@ def night(
 ) -> RenderableType:
     """The whole report, `width` columns wide (at least 60); `full` shows every prompt."""
     width = min(max(width, NARROWEST), WIDEST)
-    canvas = Canvas(width, UNICODE if unicode else ASCII, colour, full)
+    ends = 2 if len(summary.traits) <= MANY else 1
+    canvas = Canvas(width, UNICODE if unicode else ASCII, colour, full, ends)
     blocks: list[RenderableType] = [
         _head(summary, canvas),
         *(_failures(summary, canvas) if summary.failures else ()),
@@ -129,8 +132,16 @@ def _when(time: str) -> str:
 
 def _failures(summary: Summary, canvas: Canvas) -> Iterator[RenderableType]:
     yield from _heading("What failed", canvas)
-    for failure in summary.failures:
+    shown = summary.failures if canvas.full else summary.failures[:REASONS]
+    for failure in shown:
         yield _failure(failure, canvas)
+    more = summary.failures[len(shown) :]
+    if more:
+        captures = sum(failure.captures for failure in more)
+        yield _indented(
+            f"{canvas.signs.ellipsis} {_count(captures, 'more capture')} for "
+            f"{_count(len(more), 'more reason')}: --all names them"
+        )
 
 
 def _failure(failure: Failure, canvas: Canvas) -> Padding:
@@ -150,14 +161,19 @@ def _failure(failure: Failure, canvas: Canvas) -> Padding:
 def _found(summary: Summary, canvas: Canvas) -> Iterator[RenderableType]:
     if not any(trait.prompts for trait in summary.traits):
         return
-    yield from _heading("What was found", canvas, "orange more, blue less than neutral text")
+    aside = "orange more, blue less than neutral text" if canvas.colour else ""
+    yield from _heading("What was found", canvas, aside)
     columns = {
         "before": "z before a word is written",
         "answer": "z over the answer",
         "embed": "what its words alone say",
     }
-    comma = f" {canvas.signs.dot} "
-    yield _indented(comma.join(f"{name}: {what}" for name, what in columns.items()))
+    if not canvas.words:
+        del columns["embed"]
+    said = [f"{name}: {what}" for name, what in columns.items()]
+    if not canvas.colour:
+        said.append(f"{canvas.signs.open}{canvas.signs.close}: strongest token")
+    yield _indented(f" {canvas.signs.dot} ".join(said))
     for trait in summary.traits:
         yield Text()
         yield trait_block(trait, canvas)
@@ -167,45 +183,57 @@ def _found(summary: Summary, canvas: Canvas) -> Iterator[RenderableType]:
 
 
 def _expectations(summary: Summary, canvas: Canvas) -> Iterator[RenderableType]:
-    held = sum(verdict.held is True for verdict in summary.expectations)
-    note = _shared_note(summary.expectations)
-    yield from _heading(f"What was expected: {held} of {len(summary.expectations)} held", canvas)
+    verdicts = summary.expectations
+    tested = [verdict for verdict in verdicts if verdict.p is not None]
+    yield from _heading(f"What was expected: {_outcomes(verdicts)}", canvas)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=DIM)
     table.width = canvas.width
     table.add_column("  ", width=3, no_wrap=True)
-    table.add_column("expectation", ratio=1, overflow="fold")
-    for name in ("z apart", "wanted", "neutral"):
+    table.add_column("", ratio=1, overflow="fold")
+    for name in ("z apart", "wanted", "neutral", *(["p"] if tested else [])):
         table.add_column(name, justify="right", no_wrap=True, width=7)
-    for verdict in summary.expectations:
-        table.add_row(*_verdict(verdict, canvas, note))
+    shared = _shared_note(verdicts)
+    for verdict in verdicts:
+        table.add_row(*_verdict(verdict, canvas, shared, with_p=bool(tested)))
     yield table
-    said = "neutral: what neutral texts differ by in that reading (one standard deviation)."
-    yield _indented(f"{said} {note.capitalize()}." if note else said)
+    if shared:
+        yield _indented(shared)
+    if tested:
+        yield _indented(f"p: permutation over whole answers, {tested[0].note}")
+    yield _indented("neutral: how far neutral texts lie apart in that reading (one deviation)")
 
 
-def _shared_note(verdicts: tuple[Verdict, ...]) -> str:
-    """The one note of all measured expectations, said once instead of on each line."""
-    measured = [verdict for verdict in verdicts if verdict.held is not None]
-    notes = {verdict.note for verdict in measured}
-    tested = any(verdict.tested for verdict in measured)
-    return notes.pop() if len(notes) == 1 and not tested else ""
+def _outcomes(verdicts: Sequence[Verdict]) -> str:
+    held = [verdict for verdict in verdicts if verdict.held]
+    said = f"{len(held)} of {len(verdicts)} held"
+    if any(verdict.p is not None for verdict in verdicts):
+        sure = sum(verdict.p is not None and verdict.p <= ALPHA for verdict in held)
+        said += f", {sure} of them with p at most {ALPHA}"
+    return said
 
 
-def _verdict(verdict: Verdict, canvas: Canvas, shared: str) -> tuple[Text, ...]:
+def _shared_note(verdicts: Sequence[Verdict]) -> str:
+    """Why nothing was tested, where it is one reason: said once instead of on each line."""
+    notes = {verdict.note for verdict in verdicts if verdict.held is not None}
+    untested = not any(verdict.tested for verdict in verdicts)
+    return notes.pop() if len(notes) == 1 and untested else ""
+
+
+def _verdict(verdict: Verdict, canvas: Canvas, shared: str, *, with_p: bool) -> tuple[Text, ...]:
     signs = canvas.signs
     sign = {True: signs.held, False: signs.missed, None: signs.unknown}[verdict.held]
     line = Text(one_line(verdict.text))
-    if verdict.tested and verdict.p is not None:
-        line.append(f"  p = {verdict.p:.2g}, {verdict.note}", style=DIM)
-    elif verdict.note and verdict.note != shared:
+    if verdict.note and not verdict.tested and verdict.note != shared:
         line.append(f"  {one_line(verdict.note)}", style=DIM)
     spread = signs.dot if verdict.spread is None else f"{verdict.spread:.2f}"
+    p = signs.dot if verdict.p is None else f"{verdict.p:.2g}"
     return (
         Text(f"  {sign}", style=foreground(9) if verdict.held is False else ""),
         line,
         number(verdict.difference, signs),
         Text(f"{verdict.margin:g}", style=DIM),
         Text(spread, style=DIM),
+        *([Text(p, style=DIM if verdict.p is None else "")] if with_p else []),
     )
 
 
@@ -240,7 +268,7 @@ def _call(name: str, call: Call, summary: Summary, canvas: Canvas) -> Padding:
     seconds = [
         f"{one_line(phase)} {_seconds(call.seconds[phase])}"
         for phase in phases
-        if call.seconds.get(phase) and phase not in inner
+        if call.seconds.get(phase, 0) >= 0.05 and phase not in inner
     ]
     if "total" in call.seconds:
         seconds.append(f"in all {_seconds(call.seconds['total'])}")
@@ -274,12 +302,11 @@ def _next(summary: Summary, canvas: Canvas) -> Iterator[RenderableType]:
         yield from _heading("Look at first", canvas)
         yield _bullets(first, canvas)
     yield Text()
-    where = _relative(summary.path)
-    for label, value in (("run", where), ("next", f"traitscope verify {_quoted(where)}")):
-        # a path and a command stay on one line, to be copied
-        yield Text(f"  {label:<5}", style=DIM, no_wrap=True, overflow="ignore").append(
-            value, style="not dim"
-        )
+    where = _quoted(_relative(summary.path))
+    for label, verb in (("look", "view"), ("check", "verify")):
+        # a command stays on one line, to be copied
+        line = Text(f"  {label:<6}", style=DIM, no_wrap=True, overflow="ignore")
+        yield line.append(f"traitscope {verb} {where}", style="not dim")
 
 
 def _bullets(lines: Sequence[str], canvas: Canvas) -> Table:
