@@ -24,7 +24,7 @@ from traitscope.runs.index import Index, block_of, generation_of
 from traitscope.runs.lines import Manifest, PartEntry, scan_manifest, split_lines, unseal
 from traitscope.runs.states import parse_states, states_key
 from traitscope.runs.tables import CaptureRow, GenerationRow
-from traitscope.runs.tensors import load_directions, parse_internals
+from traitscope.runs.tensors import load_directions, open_internals
 
 __all__ = ["Problem", "verify"]
 
@@ -214,7 +214,7 @@ def _captures(name: str, rows: list[CaptureRow], index: Index) -> Iterator[Probl
 
 
 def _internals(path: Path, header: RunHeader, name: str, index: Index) -> Iterator[Problem]:
-    internals = parse_internals(read_bytes(path / name), path / name)
+    internals = open_internals(path / name)
     if (internals.generation, internals.block) != (generation_of(name), block_of(name)):
         yield Problem(name, f"holds {internals.generation.id}, block {internals.block}")
     elif internals.generation not in index.places:

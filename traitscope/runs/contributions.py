@@ -120,6 +120,22 @@ class Contributions:
         sums = [neurons[piece].astype(np.float64) @ weight_F for piece in pieces]
         return np.concatenate([np.zeros(0), *sums]) * self._scale("mlp", rows)
 
+    def one_neuron(self, neuron: int) -> tuple[Float64, Float64]:
+        """One neuron's activation and contribution at every token: 2 [T]."""
+        weight = self.weight_of(neuron)
+        activation = tensors(self.inside, "neurons")[0][:, neuron].astype(np.float64)
+        every = np.arange(len(activation))
+        return activation, activation * weight * self._scale("mlp", every)
+
+    def weight_of(self, neuron: int) -> float:
+        """What a neuron of activation 1 adds to the score, before a post-norm's factor."""
+        (to_score,) = tensors(self.inside, "neuron_to_score")
+        if not 0 <= neuron < to_score.shape[1]:
+            raise RunError(
+                f"Expected a neuron from 0 to {to_score.shape[1] - 1}, got {neuron}."
+            )
+        return float(to_score[self._trait, neuron])
+
     def bias(self, part: str, rows: Rows) -> Float64:
         """The bias's share of what "attn" or "mlp" wrote: [N]."""
         (bias,) = tensors(self.inside, f"{part}_bias_score")

@@ -38,7 +38,7 @@ from traitscope.runs.index import Index, Place, read_index
 from traitscope.runs.lines import Manifest, parse_manifest, split_lines, unseal
 from traitscope.runs.states import parse_states
 from traitscope.runs.tables import CaptureRow, GenerationRow
-from traitscope.runs.tensors import parse_directions, parse_internals
+from traitscope.runs.tensors import open_internals, parse_directions
 
 if TYPE_CHECKING:
     import xarray
@@ -208,7 +208,7 @@ class Run:
         return sorted(block for name, block in self._index.internals if name == generation)
 
     def internals(self, generation: Generation | str, block: int) -> Internals:
-        """Everything inside one block for one text (see core.Internals)."""
+        """The inside of one block for one text (core.Internals); tensors are read when touched."""
         generation = _named(generation)
         entry = self._index.internals.get((generation, block))
         if entry is None:
@@ -217,8 +217,7 @@ class Run:
                 f"Expected internals of text {generation.id} at block {block}, but the run has "
                 f'{blocks}. A prompt set with kind = "internals" keeps them.'
             )
-        path = self._whole(entry)
-        return parse_internals(read_bytes(path), path)
+        return open_internals(self._whole(entry))
 
     def kept(self, generation: Generation | str) -> list[Keep]:
         """Which states were kept of this text: one `Keep` for each site, tokens and dtype."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
 from traitscope.core import TRAIT_NAME, Generation, Internals, Site, TraitDirections
@@ -29,7 +29,7 @@ __all__ = [
     "internals_bytes",
     "internals_name",
     "load_directions",
-    "parse_internals",
+    "open_internals",
     "save_directions",
 ]
 
@@ -174,10 +174,15 @@ def internals_bytes(internals: Internals) -> bytes:
     return save(tensors, metadata={"traitscope": _json(about)})
 
 
-def parse_internals(data: bytes, place: Path) -> Internals:
-    """Internals from a file's bytes; RunError where it is damaged or something else."""
+def open_internals(path: Path) -> Internals:
+    """Internals whose tensors stay on the disk until they are touched: a long text's are large.
+
+    RunError where the file is damaged or something else.
+    """
     try:
-        about, tensors = _parse(data)
+        with safe_open(path, framework="np"):
+            pass  # checks the layout: lengths, offsets, dtypes
+        about, tensors = _map(path)
         return Internals(
             generation=Generation.parse(about["generation"]),
             block=int(about["block"]),
@@ -185,9 +190,9 @@ def parse_internals(data: bytes, place: Path) -> Internals:
             tensors=tensors,
             metadata=about["metadata"],
         )
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
-            f"Expected the internals of one block in {place}, but it is damaged or something else "
+            f"Expected the internals of one block in {path}, but it is damaged or something else "
             f"({error}). 'traitscope verify' lists what is whole."
         ) from error
 
@@ -199,6 +204,20 @@ def _parse(data: bytes) -> tuple[dict[str, Any], Mapping[str, NDArray[np.generic
     tensors = load(data)  # checks the layout: lengths, offsets, dtypes
     (length,) = struct.unpack("<Q", data[:8])
     return json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["traitscope"]), tensors
+
+
+def _map(path: Path) -> tuple[dict[str, Any], Mapping[str, NDArray[np.generic]]]:
+    """As `_parse`, of a file that is mapped into memory instead of read."""
+    whole = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
+    (length,) = struct.unpack("<Q", whole[:8].tobytes())
+    header = json.loads(whole[8 : 8 + length].tobytes())
+    tensors = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            first, last = (8 + length + offset for offset in entry["data_offsets"])
+            dtype = np.dtype({"F32": "<f4", "F16": "<f2"}[entry["dtype"]])
+            tensors[name] = whole[first:last].view(dtype).reshape(entry["shape"])
+    return json.loads(header["__metadata__"]["traitscope"]), tensors
 
 
 def _little(array: NDArray[np.generic]) -> NDArray[np.generic]:
