@@ -131,9 +131,7 @@ class Contributions:
         """What a neuron of activation 1 adds to the score, before a post-norm's factor."""
         (to_score,) = tensors(self.inside, "neuron_to_score")
         if not 0 <= neuron < to_score.shape[1]:
-            raise RunError(
-                f"Expected a neuron from 0 to {to_score.shape[1] - 1}, got {neuron}."
-            )
+            raise RunError(f"Expected a neuron from 0 to {to_score.shape[1] - 1}, got {neuron}.")
         return float(to_score[self._trait, neuron])
 
     def bias(self, part: str, rows: Rows) -> Float64:

@@ -78,13 +78,16 @@ def rows_of(tokens: TokenTable, at: str | None) -> Rows:
         if int(at) >= n_tokens:
             raise InputError(f"at: expected a token from 0 to {n_tokens - 1}, got {at}.")
         return np.array([int(at)], dtype=np.intp)
-    span = _SPAN.fullmatch(at)
+    span, chosen = _SPAN.fullmatch(at), np.zeros(n_tokens, dtype=np.bool_)
     if span:
-        chosen = np.zeros(n_tokens, dtype=np.bool_)
         chosen[int(span[1]) : int(span[2])] = True
         chosen &= tokens.content
-    else:
+    elif at.startswith(("prompt[", "response[")):
         chosen = Window.parse(at).pick(tokens)
+    else:
+        raise InputError(
+            f"at: expected a token such as 12, or a span such as 3:20 or response[:], got '{at}'."
+        )
     if not chosen.any():
         raise RunError(
             f"Expected content tokens in {at}, but there are none in this text. Choose a token, "
