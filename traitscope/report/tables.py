@@ -18,7 +18,8 @@ from rich.text import Text
 
 from traitscope.report.palette import DIM, TITLE, Signs, background, foreground
 from traitscope.report.plain import one_line
-from traitscope.report.summary import PromptRow, Strip, TraitSummary
+from traitscope.report.readings import Strip
+from traitscope.report.summary import PromptRow, TraitSummary
 
 __all__ = ["Canvas", "clip", "number", "trait_block"]
 
