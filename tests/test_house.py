@@ -27,6 +27,7 @@ RANK = {
     "paths": 1,
     "textfile": 1,
     "ticks": 1,
+    "sizing": 1,
     "prompts": 2,
     "conversations": 2,
     "suite": 2,
@@ -49,6 +50,7 @@ RANK = {
     "pocket.evaluate": 4,
     "pocket.measure": 4,
     "machine": 3,
+    "gauge": 4,
     "checkup": 4,
     "work": 5,
     "prepare": 5,
@@ -61,7 +63,7 @@ RANK = {
     "__main__": 8,
 }
 NO_TORCH = {"errors", "core", "paths", "textfile", "prompts", "suite", "suite_tables", "copyout"}
-NO_TORCH |= {"conversations", "runs", "report", "viewer", "traits.directions", "ticks"}
+NO_TORCH |= {"sizing", "conversations", "runs", "report", "viewer", "traits.directions", "ticks"}
 NO_TORCH |= {"exports.flat", "exports.place"}
 FORBIDDEN = {
     "engine": {"runs", "suite", "report", "viewer", "prompts", "conversations", "rich", "traits"},

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
-__all__ = ["machine", "versions"]
+__all__ = ["free_memory", "machine", "versions"]
 
 
 def versions() -> dict[str, str]:
@@ -42,6 +43,28 @@ def machine() -> dict[str, Any]:
         "devices": [*_cuda(), *_mps()],
         "versions": {k: v for k, v in versions().items() if k != "threads"},
     }
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that torch may still take on a device; None where that is not known."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(free + kept)
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    if device.type == "cpu":
+        return min([int(psutil.virtual_memory().available), *_left_in_group()])
+    return None
+
+
+def _left_in_group(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """What a container's limit leaves (Linux control groups, version 2)."""
+    try:
+        most, used = ((root / f"memory.{name}").read_text() for name in ("max", "current"))
+        return [] if most.strip() == "max" else [max(0, int(most) - int(used))]
+    except (OSError, ValueError):
+        return []
 
 
 def _cores() -> int:

@@ -1,22 +1,26 @@
-"""What a call on a run needs first: directions from files, vectors or pairs; proofs owned up to.
+"""What a call on a run needs first: directions, the rows of a batch; proofs owned up to.
 
-Makes directions and puts them into their cache; of a run it knows the log alone.
+Makes directions (from files, vectors or pairs) and puts them into their cache; sizes a batch by
+this machine's memory and speed; of a run it knows the log alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from traitscope.core import TraitDirections
+from traitscope.core import Float32, Generation, TraitDirections
+from traitscope.gauge import shape_of, step_times
+from traitscope.machine import free_memory
 from traitscope.models import Model, Proof
 from traitscope.runs import RunWriter
-from traitscope.suite import TraitSource
+from traitscope.sizing import DEFAULT_ROWS, Sizing, choose_rows
+from traitscope.suite import Suite, TraitSource
 from traitscope.traits.extract import extract, fits
 from traitscope.traits.pairs import Trait
 from traitscope.traits.vectors import Vector, directions_of
-from traitscope.work import TraitData
+from traitscope.work import TraitData, Work
 
-__all__ = ["directions_for", "own_up"]
+__all__ = ["directions_for", "own_up", "rows_for"]
 
 
 def directions_for(
@@ -34,6 +38,32 @@ def directions_for(
     made = extract(model, [trait for trait in data if isinstance(trait, Trait)], on_done)
     every = {**ready, **brought, **made}
     return {source.name: every[source.name] for source in sources}
+
+
+def rows_for(
+    model: Model, suite: Suite, work: Work, texts: Sequence[Generation], direction_SDK: Float32
+) -> Sizing:
+    """How many of `texts` go at once: the suite's own number, or what this machine has room for.
+
+    Steps are timed only where there are more texts than go at once by default.
+    """
+    if suite.rows != "auto":
+        return Sizing(suite.rows, "asked")
+    if work.given or not texts:
+        return Sizing(DEFAULT_ROWS, "default")
+    prompts = [work.rendered[text].token_ids for text in texts]
+    columns = min(max(map(len, prompts)) + work.config.max_new_tokens, model.context)
+    n_kept, shape = len(work.keep.sites), shape_of(model)
+    times = None
+    if len(texts) > DEFAULT_ROWS:
+        times = step_times(model, prompts, direction_SDK, work.config)
+    return choose_rows(
+        len(texts),
+        shape.row_bytes(columns, direction_SDK.shape[2], n_kept),
+        shape.working_bytes(),
+        free_memory(model.device),
+        times,
+    )
 
 
 def own_up(writer: RunWriter, model: Model, proofs: Sequence[Proof]) -> None:

@@ -32,8 +32,9 @@ from traitscope.errors import Interrupted, MachineError
 from traitscope.fill import fill, sites_kept
 from traitscope.machine import versions
 from traitscope.models import Model, Proof
-from traitscope.prepare import directions_for, own_up
+from traitscope.prepare import directions_for, own_up, rows_for
 from traitscope.runs import Run, RunHeader, RunWriter
+from traitscope.sizing import Sizing
 from traitscope.suite import Suite
 from traitscope.ticks import Progress, Tick
 from traitscope.traits.extract import stacked
@@ -42,7 +43,6 @@ from traitscope.work import Source, Todo, TraitData, Work
 __all__ = ["Progress", "Task", "Tick"]
 
 _PHASES = ("load", "directions", "generate", "replay", "internals", "write")
-DEFAULT_ROWS = 24  # the batch of the bundled suite; memory-aware sizes are the caller's to set
 
 
 class Task:
@@ -161,7 +161,9 @@ class Task:
     def _header(
         self, model: Model, directions: Mapping[str, TraitDirections], proofs: Sequence[Proof]
     ) -> RunHeader:
-        rows = DEFAULT_ROWS if self.suite.rows == "auto" else self.suite.rows
+        with self._timed("load"):
+            sizing = self._sizing(model, stacked([directions[n] for n in self.suite.trait_names]))
+        rows = sizing.rows
         return RunHeader(
             key=self.work.key,
             name=self.suite.name,
@@ -171,12 +173,19 @@ class Task:
             generation=self.work.settings,
             rows=rows,
             # on a GPU a prefill stalls the others for longer than an idle slot costs
+            sizing=sizing.to_dict(),
             join=1 if model.device.type == "cpu" else max(1, rows // 3),
             captures=self.work.captures,
             traits=tuple({"name": name, "hash": d.hash} for name, d in directions.items()),
             versions=versions(),
             proofs=[proof.to_dict() for proof in proofs],
         )
+
+    def _sizing(self, model: Model, direction_SDK: Float32) -> Sizing:
+        """A run's own rows, so that going on makes the same batches; chosen where it is new."""
+        if self.there is not None:
+            return Sizing(self.there.header.rows, "asked")
+        return rows_for(model, self.suite, self.work, self.todo.texts, direction_SDK)
 
     def _open(self, header: RunHeader, directions: Mapping[str, TraitDirections]) -> RunWriter:
         if self.there is None:

@@ -53,7 +53,8 @@ class RunHeader:
     `fingerprint`, `dtype`, `device`, `n_blocks`, `d_model`.  `traits`: for each, in the order of
     the data, `name`, `hash`, `file` and the file's `sha256` (filled in by `RunWriter.create`),
     and `table` "scores" for those that came after the run was made (then it is of format 2).
-    `rows` and `join`: the batch's size and how many slots must be free before prompts join.
+    `rows` and `join`: the batch's size and how many slots must be free before prompts join;
+    `sizing`: what the size was chosen by.
     `proofs`: what was measured at load.  `captures`: everything wanted, in the suite's order.
     `extra`: members that a newer version wrote; kept as they are.
     """
@@ -67,6 +68,7 @@ class RunHeader:
     generation: Mapping[str, Any]
     rows: int
     join: int
+    sizing: Mapping[str, Any] = field(default_factory=dict)
     captures: tuple[Capture, ...] = ()
     traits: tuple[Mapping[str, str], ...] = ()
     versions: Mapping[str, Any] = field(default_factory=dict)
