@@ -23,7 +23,7 @@ export function bandAt(text, measured, t, s) {
 
 // `marks`: {velocity, settles} (booleans); `token` is where the cross-hair is.
 export function drawOverTokens(canvas, view, site, lines, marks, token) {
-  const { g, width, height } = sized(canvas);
+  const { g, width, height } = sized(canvas, view.ratio);
   const at = placesOf(view, width, height);
   const bottom = height - FRAME.bottom - (marks.velocity ? LANE : 0);
   const scale = scaleOf(tokenRange(view, site, lines), bottom, FRAME.top);
@@ -161,6 +161,7 @@ function drawSettling(g, view, site, each, middle, scale) {
   const x = middle(column.get(found.token));
   g.strokeStyle = view.theme.ink;
   g.fillStyle = view.theme.ink;
+  g.lineWidth = 1.2;
   line(g, x, scale.low, x, scale.high);
   g.beginPath();
   g.moveTo(x, scale.high);
@@ -219,7 +220,7 @@ function ring(g, view, each, x, y) {
 
 // `holds`: the first site from which the trait stays outside the neutral band, or null.
 export function drawOverSites(canvas, view, token, lines, holds, site) {
-  const { g, width, height } = sized(canvas);
+  const { g, width, height } = sized(canvas, view.ratio);
   const at = placesOf(view, width, height);
   const scale = scaleOf(siteRange(view, token, lines), FRAME.left, width - FRAME.right);
   const middle = (s) => at.y(s) + at.row / 2;
@@ -322,7 +323,7 @@ function crossSites(g, view, token, each, site, middle, scale, width) {
 
 // The colour scale with its ends, its unit and its neutral band, along the width of a canvas.
 export function drawLegend(canvas, view, colourOf) {
-  const { g, width } = sized(canvas);
+  const { g, width } = sized(canvas, view.ratio);
   const { as } = view.measured;
   const [left, right, top, tall] = [16, width - 16, 2, 10];
   const { css } = view.theme.palette;

@@ -1,14 +1,14 @@
 // The heat map: sites (rows, the last one on top) x tokens (columns), on a canvas of its own, since
 // a chart library takes longer to redraw 2000 x 81 cells than a hand takes to move on.  A bitmap
 // with a pixel a cell is made once for what is shown and drawn scaled; the cross-hair lies on a
-// second canvas above it.  A view is {text, measured, columns, from, to, limit, theme}: columns
-// `from` to `to` (exclusive) are shown.  Knows nothing of pages, only of canvases.
+// second canvas above it.  A view is {text, measured, columns, from, to, limit, theme, ratio}: columns
+// `from` to `to` (exclusive) are shown; `ratio` (pixels to a CSS pixel) is the screen's if not given.  Knows nothing of pages, only of canvases.
 
 export const FRAME = { left: 62, right: 10, top: 8, bottom: 22 };
 
 // A canvas as large as it is shown, in device pixels, cleared: {g, width, height} in CSS pixels.
-export function sized(canvas, width = canvas.clientWidth, height = canvas.clientHeight) {
-  const ratio = globalThis.devicePixelRatio || 1;
+export function sized(canvas, ratio = globalThis.devicePixelRatio || 1) {
+  const [width, height] = [canvas.clientWidth, canvas.clientHeight];
   const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];
   if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, { width: w, height: h });
   const g = canvas.getContext("2d");
@@ -41,7 +41,7 @@ export function heatAt(canvas, view, x, y) {
 }
 
 export function drawHeat(canvas, view, colourOf) {
-  const { g, width, height } = sized(canvas);
+  const { g, width, height } = sized(canvas, view.ratio);
   const at = placesOf(view, width, height);
   hatched(g, FRAME.left, FRAME.top, at.width, at.height, view.theme);
   const cells = bitmapOf(view, colourOf);
@@ -149,7 +149,7 @@ export function line(g, x, y, toX, toY) {
 
 // The cross-hair on the canvas above the heat map; a column of -1 is one that is not shown.
 export function drawCross(canvas, view, column, site) {
-  const { g, width, height } = sized(canvas);
+  const { g, width, height } = sized(canvas, view.ratio);
   const at = placesOf(view, width, height);
   const shown = column >= view.from && column < view.to;
   const [x, y] = [at.x(column), at.y(site)];

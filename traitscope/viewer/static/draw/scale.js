@@ -14,7 +14,7 @@ const TINY = 1e-12;
 const LEVELS = 127; // colours on each side of the neutral one
 
 export const UNITS = {
-  raw: "score: h\u00b7v, in units of the residual stream",
+  raw: "score: h\u00b7v, units of the stream",
   cosine: "cosine: score / |h|",
   z: "z: spreads of neutral text",
 };
@@ -168,7 +168,7 @@ export const LINES = {
   light: ["#5b3fb5", "#00785a", "#b02a76", "#6b6200", "#16788f", "#7a4a2b"],
   dark: ["#b3a1ff", "#3fcf9f", "#f58fc4", "#d8cf4f", "#6fd3e8", "#d9a989"],
 };
-export const DASHES = [[], [6, 3], [2, 3], [8, 3, 2, 3], [1, 2], [10, 4]];
+export const DASHES = [[6, 3], [2, 2], [8, 3, 2, 3], [12, 3], [4, 4]];
 
 const channels = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 const hexOf = (rgb) => `#${rgb.map((c) => Math.round(c).toString(16).padStart(2, "0")).join("")}`;

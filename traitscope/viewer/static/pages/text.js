@@ -6,9 +6,10 @@ import { el, fill } from "../dom.js";
 import { drawLegend, drawOverSites, drawOverTokens } from "../draw/curves.js";
 import { FRAME, drawCross, drawHeat, heatAt, placesOf } from "../draw/heat.js";
 import { DASHES, UNITS, atLeast, colourOf, columnsOf, formatted, holdsFrom, limitOf, measure, readText, settles, themeOf } from "../draw/scale.js";
-import { STYLE, paintTokens, pointAt, renderTokens, spansInSight } from "../draw/tokens.js";
+import { paintTokens, pointAt, renderTokens, spansInSight } from "../draw/tokens.js";
 import { marksNote, readingCard, tokenCard } from "./text_cards.js";
 import { saveCsv, savePng } from "./text_export.js";
+import { lineKey, neighbours, skeleton, titleOf, traitButton } from "./text_parts.js";
 import { queryOf, stateOf, windowOf } from "./text_state.js";
 
 const QUIET = 250; // ms without a key before the address follows
@@ -30,12 +31,6 @@ export async function open(main, route, app) {
   };
 }
 
-export function titleOf(json) {
-  const asked = json.messages.filter((message) => message.role === "user").at(-1) ?? json.messages.at(-1);
-  const said = (asked?.content ?? json.generation).trim().replace(/\s+/g, " ");
-  return said.length > 90 ? `${said.slice(0, 88)}\u2026` : said;
-}
-
 function failed(main, json, run, app) {
   fill(
     main,
@@ -44,14 +39,6 @@ function failed(main, json, run, app) {
     json.messages.map((message) => el("p", {}, el("b", {}, `${message.role}: `), el("bdi", {}, message.content))),
     neighbours(json, run, app, ""));
   return { keys: neighbourKeys(() => json, run, app, () => "") };
-}
-
-function neighbours(text, run, app, query) {
-  const link = (id, words, title) =>
-    id ? app.link(`#/text/${run}/${id}?${query}`, words, { title }) : el("span", { class: "dim" }, words);
-  return el("span", { class: "neighbours" },
-    link(text.previous, "\u2039 previous", "p"), el("span", { class: "dim" }, ` ${text.number} of ${text.of} `),
-    link(text.next, "next \u203a", "n"));
 }
 
 function neighbourKeys(text, run, app, query) {
@@ -95,7 +82,6 @@ class TextPage {
   constructor(main, { run, text, scale }, app) {
     Object.assign(this, { main, run, text, scale, app, state: null, hover: null, spans: null });
     this.measured = new Map(); // "trait as" -> what `measure` gave
-    this.columns = columnsOf(text, false);
     this.parts = skeleton(this);
     main.append(this.parts.root);
     this.redraw = () => this.draw();
@@ -117,10 +103,9 @@ class TextPage {
 
   show(state) {
     clearTimeout(this.quiet);
-    const before = this.state;
     this.state = state;
     this.hover = null;
-    if (before?.template !== state.template || !this.spans) this.layTokens();
+    if (this.laid !== state.template) this.layTokens();
     this.draw();
     return true;
   }
@@ -225,19 +210,21 @@ class TextPage {
   }
 
   layTokens() {
-    this.columns = columnsOf(this.text, this.state.template);
+    this.laid = this.state.template;
+    this.columns = columnsOf(this.text, this.laid);
     this.places = new Map(this.columns.map((t, c) => [t, c]));
     this.spans = renderTokens(this.parts.words, this.text, this.columns);
     this.pointed = null;
   }
 
-  draw() {
+  // `ratio`: pixels to a CSS pixel, for a picture; the screen's own if not given
+  draw(ratio) {
     const { text, columns, state, parts } = this;
     const measured = this.measure(state.trait);
     const column = this.places.get(state.token) ?? 0;
     const shown = windowOf(state.zoom, columns.length, column);
     const theme = themeOf(parts.root);
-    this.view = { text, measured, columns, ...shown, limit: this.limit(measured), theme };
+    this.view = { text, measured, columns, ...shown, limit: this.limit(measured), theme, ratio };
     this.lines = [state.trait, ...state.with].map((trait) => this.lineOf(trait));
     parts.tokens.style.height = `${state.change ? 190 : 150}px`;
     drawHeat(parts.heat, this.view, colourOf);
@@ -357,82 +344,4 @@ class TextPage {
 
   savePng = () => savePng(this).catch((error) => this.app.status(error.message));
   saveCsv = () => saveCsv(this);
-}
-
-// A piece of a curve and the name of its trait.
-function lineKey(text, { measured, colour, dash }) {
-  const style = `border-top:2px ${dash.length ? "dashed" : "solid"} ${colour}`;
-  return [el("i", { class: "key-line", style }), text.traits[measured.trait].name, " "];
-}
-
-function traitButton(page, about, trait) {
-  const { state, view } = page;
-  const chosen = trait === state.trait;
-  const over = state.with.includes(trait);
-  const name = el("button", {
-    type: "button", class: "trait-name", "aria-pressed": String(chosen),
-    title: `${about.positive}${about.scored ? "" : " Not scored on this text yet."}`,
-    onclick: () => page.choose(trait),
-  }, el("i", { class: "swatch", style: `background:${view.theme.lines[trait % view.theme.lines.length]}` }), about.name);
-  const plus = el("button", {
-    type: "button", class: "trait-over", "aria-pressed": String(over), title: over ? "take its curve away" : "lay its curve over",
-    "aria-label": `curve of ${about.name}`, onclick: () => page.overlay(trait),
-  }, over ? "\u2212" : "+");
-  return el("span", { class: about.scored ? "trait" : "trait unscored" }, name, chosen ? null : plus);
-}
-
-// The page's elements, empty; what is drawn later is found by name.
-function skeleton(page) {
-  const { text } = page;
-  const toggle = (state, words, run, title) => el("button", { type: "button", "data-state": state, title, onclick: run }, words);
-  const choice = (name, value, words) => toggle(`${name} ${value}`, words, () => page.push({ [name]: value }));
-  const flag = (name, words, title) => toggle(name, words, () => page.turn(name, [false, true]), title);
-  const canvas = (name, label) => el("canvas", { class: name, role: "img", "aria-label": label });
-  const parts = {
-    traits: el("span", { class: "traits" }),
-    siteSelect: el("select", { title: "site (\u2191 \u2193)", onchange: (event) => page.push({ site: Number(event.target.value) }) },
-      text.sites.map((site, s) => el("option", { value: s }, site)).reverse()),
-    neighbours: el("span"),
-    internals: el("span", { class: "neighbours" }),
-    words: el("div", { class: "words card" }),
-    token: el("div", { class: "card token", "aria-live": "polite" }),
-    heat: canvas("heat", "map of sites and tokens"),
-    cross: el("canvas", { class: "cross" }),
-    tokens: canvas("over-tokens", "curve over tokens"),
-    sites: canvas("over-sites", "curve over sites"),
-    legend: canvas("legend", "colour scale"),
-    unit: el("b"),
-    ends: el("span", { class: "dim" }),
-    scaleWords: () => `${parts.unit.textContent}; ${parts.ends.textContent}`,
-    site: el("span", { class: "dim" }),
-    at: el("span", { class: "dim" }),
-    key: el("span", { class: "key" }),
-    reading: el("div", { class: "card reading-card" }),
-    note: el("div", { class: "note dim" }),
-  };
-  const button = (words, title, run) => el("button", { type: "button", title, onclick: run }, words);
-  const group = (...children) => el("span", { class: "group" }, children);
-  const controls = el("div", { class: "controls" },
-    parts.traits,
-    el("label", {}, "site ", parts.siteSelect),
-    group(choice("as", "z", "z"), choice("as", "cosine", "cosine"), choice("as", "raw", "raw")),
-    group(choice("scale", "run", "run's scale"), choice("scale", "text", "this text's")));
-  const caption = (name, ...children) => el("div", { class: "caption" }, el("b", {}, name), children);
-  parts.grid = el("div", { class: "text-grid" },
-    parts.words, parts.token,
-    el("div", { class: "caption controls" }, parts.unit, parts.legend, parts.ends,
-      group(button("\u2212", "further away (-)", () => page.zoom(-1)), button("+", "closer (+)", () => page.zoom(1)))),
-    caption("over sites", parts.at),
-    el("div", { class: "stack" }, parts.heat, parts.cross), parts.sites,
-    el("div", { class: "over" },
-      el("div", { class: "caption controls" }, el("b", {}, "over tokens"), parts.site, parts.key,
-        group(flag("template", "template tokens", "show them and the first token (h); their z is measured against the words of answers"), flag("change", "change", "the change per token (c)"), flag("settles", "settles", "where the mean over the answer stands (m)"))),
-      parts.tokens, parts.note),
-    parts.reading);
-  const label = [text.label, ...Object.entries(text.tags).map(([name, value]) => `${name}: ${value}`)].filter(Boolean);
-  const title = el("div", { class: "text-title" }, el("h1", {}, el("bdi", {}, titleOf(text))),
-    label.map((words) => el("bdi", { class: "tag" }, words)), text.of > 1 ? parts.neighbours : null, parts.internals,
-    el("span", { class: "controls" }, group(button("PNG", "save the picture (g)", () => page.savePng()), button("CSV", "save the numbers (x)", () => page.saveCsv()))));
-  parts.root = el("div", { class: "text-page" }, el("style", {}, STYLE), title, controls, parts.grid);
-  return parts;
 }

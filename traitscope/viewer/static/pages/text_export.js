@@ -1,10 +1,12 @@
 // What the trajectory page shows, as a picture and as a table.
 
 import { download } from "../dom.js";
+import { line } from "../draw/heat.js";
 import { STYLE } from "../draw/tokens.js";
 
+const FINE = 2; // pixels of a picture to one of the screen
 const MARGIN = 16;
-const HEAD = 26; // the picture's title
+const HEAD = 44; // the picture's title
 const LEGEND = 40;
 const TALLEST = 4000; // px of words in a picture
 const NOT_XML = /[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]/g;
@@ -19,7 +21,7 @@ export function csvOf({ text, columns, from, to }, lines) {
   const rows = [["position", "token_id", "text", "role", "part", "logprob", ...named]];
   for (const t of columns.slice(from, to)) {
     const values = lines.flatMap(({ measured }) => Array.from(measured.value.subarray(t * S, (t + 1) * S), numeral));
-    rows.push([t, tokens.id[t], tokens.text[t], tokens.role[t], tokens.part[t], tokens.logprob[t] ?? "", ...values]);
+    rows.push([t, tokens.id[t], tokens.text[t], tokens.role[t], tokens.part[t], numeral(tokens.logprob[t] ?? NaN), ...values]);
   }
   return rows.map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }
@@ -49,10 +51,12 @@ function nameOf({ text, state }) {
 
 // --- a picture ----------------------------------------------------------------------------------
 
-// The page's own drawings on one canvas, with the words above; two pixels to one at least.
+// The page's own drawings on one canvas, with the words above.
 export async function savePng(page) {
   const words = await wordsImage(page.parts.words, page.view.theme);
+  page.draw(FINE);
   const blob = (await blobOf(page, words)) ?? (await blobOf(page, null));
+  page.draw();
   if (!blob) throw new Error("This picture is too large for the browser to save.");
   download(`${nameOf(page)}.png`, blob);
 }
@@ -77,7 +81,7 @@ function pictureOf(page, words) {
   const height = head + LEGEND + Math.max(...boxes.map((box) => box.bottom)) - first + MARGIN;
   const width = origin.width + 2 * MARGIN;
   const { canvas, g } = blank(width, height, view.theme);
-  drawHead(g, page, width);
+  drawHead(g, page);
   if (words) g.drawImage(words.image, MARGIN, MARGIN + HEAD, words.width, words.height);
   const legend = parts.legend.getBoundingClientRect();
   g.drawImage(parts.legend, MARGIN, head, legend.width, legend.height);
@@ -90,34 +94,47 @@ function pictureOf(page, words) {
 }
 
 function blank(width, height, theme) {
-  const ratio = Math.max(globalThis.devicePixelRatio || 1, 2);
   const canvas = document.createElement("canvas");
-  Object.assign(canvas, { width: Math.round(width * ratio), height: Math.round(height * ratio) });
+  Object.assign(canvas, { width: Math.round(width * FINE), height: Math.round(height * FINE) });
   const g = canvas.getContext("2d");
-  g.scale(ratio, ratio);
+  g.scale(FINE, FINE);
   g.fillStyle = theme.surface;
   g.fillRect(0, 0, width, height);
   return { canvas, g };
 }
 
-function drawHead(g, { text, state, view }, width) {
-  const { theme } = view;
+function drawHead(g, page) {
+  const { text, state, lines } = page;
+  const { theme } = page.view;
+  const { token, site } = page.here();
+  const title = `${text.traits[state.trait].name} at ${text.sites[site]}, token ${token}`;
   g.textBaseline = "top";
   g.fillStyle = theme.ink;
   g.font = `bold 14px ${theme.font}`;
-  g.fillText(`${text.traits[state.trait].name} at ${text.sites[state.site]}`, MARGIN, MARGIN);
-  g.fillStyle = theme.faint;
+  g.fillText(title, MARGIN, MARGIN);
+  let x = MARGIN + g.measureText(title).width + 16;
   g.font = `12px ${theme.font}`;
-  g.textAlign = "right";
-  g.fillText([text.run.name, text.run.model, text.generation].join(" \u00b7 "), width - MARGIN, MARGIN);
-  g.textAlign = "left";
+  for (const { measured, colour, dash } of lines.slice(1)) {
+    g.strokeStyle = colour;
+    g.lineWidth = 2;
+    g.setLineDash(dash);
+    line(g, x, MARGIN + 8, x + 24, MARGIN + 8);
+    const { name } = text.traits[measured.trait];
+    g.fillText(name, x + 29, MARGIN + 2);
+    x += 29 + g.measureText(name).width + 14;
+  }
+  g.setLineDash([]);
+  g.fillStyle = theme.faint;
+  g.fillText([text.run.name, text.run.model, text.generation].join(" \u00b7 "), MARGIN, MARGIN + 20);
 }
 
 // The words as the browser sets them, as an image: all of them, not only those scrolled to.
 async function wordsImage(words, theme) {
   const copy = words.cloneNode(true);
   for (const node of textsIn(copy)) node.data = node.data.replace(NOT_XML, "\ufffd");
-  const [width, height] = [words.clientWidth, Math.min(words.scrollHeight, TALLEST)];
+  const last = words.lastElementChild;
+  const end = last ? last.offsetTop + last.offsetHeight + 8 : 0;
+  const [width, height] = [words.clientWidth, Math.min(end, TALLEST)];
   const style = document.createElement("style");
   style.textContent = STYLE;
   copy.prepend(style);
