@@ -66,8 +66,11 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(chromium: Browser) -> Iterator[Page]:
-    """A page as wide as a small laptop's; see the module's words for what it does not forgive."""
+def page(chromium: Browser, serve: object) -> Iterator[Page]:
+    """A page as wide as a small laptop's; see the module's words for what it does not forgive.
+
+    It is closed before the servers are: what it still asks for would be refused.
+    """
     context = chromium.new_context(viewport={"width": 1366, "height": 768}, accept_downloads=True)
     page = context.new_page()
     page.set_default_timeout(10_000)

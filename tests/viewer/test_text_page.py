@@ -1,4 +1,4 @@
-"""The trajectory page in a real browser: one cross-hair, every state in the address, what is saved."""
+"""The trajectory page in a real browser: one cross-hair, states in the address, what is saved."""
 
 from __future__ import annotations
 
@@ -99,7 +99,10 @@ def test_one_cross_hair_through_all(page: Page, serve: Serve, odd: Path) -> None
     page.mouse.move(*over_heat(page, 3, columns, 7, len(sites)))
     page.wait_for_selector(".tok-here[data-t='5']")
     assert shown(page, "alpha") == said(z[5, 7])
-    assert page.locator(".over .caption").inner_text().split("\n")[:2] == ["over tokens", "at 3.mid"]
+    assert page.locator(".over .caption").inner_text().split("\n")[:2] == [
+        "over tokens",
+        "at 3.mid",
+    ]
     page.mouse.move(5, 5)
     page.wait_for_selector(f".tok-here[data-t='{ODD_PROMPT - 1}']")
     assert page.url == before
@@ -176,8 +179,7 @@ def test_colours_are_those_of_the_numbers(page: Page, serve: Serve, odd: Path) -
     for theme in ("light", "dark"):
         page.emulate_media(color_scheme=theme)
         opened(page, here, odd, "?as=z")
-        tokens = page.locator(".tok").all()
-        painted = {int(t.get_attribute("data-t") or -1): _background(t) for t in tokens}
+        painted = _painted(page)
         neutral = {t for t, colour in painted.items() if colour is None}
         assert neutral == {t for t in painted if abs(z[t]) < 1}
         # orange is more, blue is less, and further is stronger
@@ -187,22 +189,20 @@ def test_colours_are_those_of_the_numbers(page: Page, serve: Serve, odd: Path) -
     # raw and cosine have the same neutral tokens
     for as_ in ("raw", "cosine"):
         page.get_by_role("button", name=as_, exact=True).click()
-        tokens = page.locator(".tok").all()
-        assert {
-            int(t.get_attribute("data-t") or -1) for t in tokens if _background(t) is None
-        } == neutral
+        assert {t for t, colour in _painted(page).items() if colour is None} == neutral
     # where a trait has no direction nothing has a colour, and it is said
     page.locator("select").select_option(label="embed")
     assert page.locator(".tok-nothing").count() == len(painted)
     assert shown(page, "alpha") == "\u2013"
 
 
-def _background(token: Any) -> tuple[int, int, int] | None:
-    css = token.evaluate("node => node.style.backgroundColor")
-    if not css:
-        return None
-    red, green, blue = (int(part) for part in css[4:-1].split(","))
-    return red, green, blue
+def _painted(page: Page) -> dict[int, tuple[int, ...] | None]:
+    """The colour behind each token, None where it has none."""
+    code = "nodes => nodes.map(node => [Number(node.dataset.t), node.style.backgroundColor])"
+    pairs = page.locator(".tok").evaluate_all(code)
+    return {
+        t: tuple(int(part) for part in css[4:-1].split(",")) if css else None for t, css in pairs
+    }
 
 
 def test_what_comes_from_outside_is_text(page: Page, serve: Serve, odd: Path) -> None:
@@ -243,7 +243,9 @@ def test_blocks_without_mid_and_a_long_text(page: Page, serve: Serve, tmp_path: 
     assert page.locator("select option").all_inner_texts() == sites[::-1]
     page.goto(f"{here}#/text/1/{text_of(tmp_path / 'long')}?token=1500")
     page.wait_for_selector(".tok-here[data-t='1500']")
-    assert page.locator(".tok").count() == 1998 + 1  # without the first token; the last of the prompt
+    assert (
+        page.locator(".tok").count() == 1998 + 1
+    )  # without the first token; the last of the prompt
     box, mark = (page.locator(name).bounding_box() for name in (".words", ".tok-here"))
     assert box is not None and mark is not None
     assert box["y"] <= mark["y"] and mark["y"] + mark["height"] <= box["y"] + box["height"]
@@ -276,7 +278,9 @@ def test_csv_and_png_are_what_is_shown(page: Page, serve: Serve, odd: Path) -> N
     names = [f"{trait}.raw@{site}" for trait in ("beta", "alpha") for site in sites]
     assert rows[0] == head + names
     assert [row[2] for row in rows[1:]] == [own for own, _ in ODD]
-    numbers = [[np.float32(cell) if cell else np.float32("nan") for cell in r[6:]] for r in rows[1:]]
+    numbers = [
+        [np.float32(cell) if cell else np.float32("nan") for cell in r[6:]] for r in rows[1:]
+    ]
     expected = np.concatenate([text.score[:, :, 1], text.score[:, :, 0]], axis=1)
     expected[:, len(sites) : len(sites) + 2] = np.nan  # alpha has no direction there
     assert np.array_equal(np.array(numbers), expected, equal_nan=True)

@@ -60,8 +60,8 @@ ODD: tuple[Token, ...] = (
     ("Let", "thinking"),
     (" me", "thinking"),
     (" see", "thinking"),
-    ("{\"weather\":", "tool"),
-    (" \"rain\"}", "tool"),
+    ('{"weather":', "tool"),
+    (' "rain"}', "tool"),
     ("It", "assistant"),
     (" will", "assistant"),
     ("", "assistant"),
@@ -105,7 +105,7 @@ def record(
     rng = np.random.default_rng(number)
     n, first = len(tokens), next(iter(known.values()))
     steps = rng.normal(size=(n, len(first.sites), D))
-    state = (np.cumsum(steps, axis=1) * 0.6 + np.cumsum(rng.normal(size=(n, 1, D)), axis=0) * 0.2)
+    state = np.cumsum(steps, axis=1) * 0.6 + np.cumsum(rng.normal(size=(n, 1, D)), axis=0) * 0.2
     state = state.astype(np.float32)
     score = np.stack(
         [np.einsum("tsd,sd->ts", state, each.direction) for each in known.values()], axis=2

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from traitscope.viewer import internals_api, run_api
+from traitscope.viewer import internals_api, run_api, text_api
 from traitscope.viewer.answers import ERRORS
 from traitscope.viewer.guard import Guard
 from traitscope.viewer.open_runs import OpenRuns
@@ -40,6 +40,7 @@ def make_app(runs: OpenRuns, *, token: str = "", hosts: frozenset[str] = frozens
             Route("/", _index),
             Route("/static/{name:path}", _file),
             *run_api.routes(),
+            *text_api.routes(),
             *internals_api.routes(),
         ],
         exception_handlers=ERRORS,

@@ -202,4 +202,3 @@ def _top(values: Iterable[NDArray[np.floating[Any]]]) -> float | None:
     joined = np.concatenate(parts) if parts else np.zeros(0)
     finite = joined[np.isfinite(joined)]
     return float(np.percentile(finite, _PERCENTILE)) if finite.size else None
-

@@ -280,7 +280,9 @@ class TextPage {
       const pressed = value === undefined ? state[name] : String(state[name]) === value;
       button.setAttribute("aria-pressed", pressed);
     }
-    parts.traits.replaceChildren(...text.traits.map((about, trait) => traitButton(this, about, trait)));
+    const focused = [...parts.traits.querySelectorAll("button")].indexOf(document.activeElement);
+    fill(parts.traits, text.traits.map((about, trait) => traitButton(this, about, trait)));
+    parts.traits.querySelectorAll("button")[focused]?.focus();
     parts.siteSelect.value = state.site;
     const of = state.scale === "text" ? "this text" : scale.texts < scale.of ? `${scale.texts} of ${scale.of} texts` : `the run's ${scale.of} text${scale.of === 1 ? "" : "s"}`;
     const ends = `\u00b1${formatted(view.limit, state.as).slice(1)}`;
