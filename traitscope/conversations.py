@@ -4,7 +4,8 @@ One JSON object a line: `messages` (role and content, as the OpenAI and Hugging 
 them) or `prompt` and `response`; optional `id` (a label of one's own, unique), `tags` (a flat
 object), `token_ids` (the text's own ids) and, with ids alone, `n_prompt`.  The last turn is the
 response if it is the assistant's; all before it is the prompt.  Content may be text, null, or a
-list of parts of type "text"; an assistant's `tool_calls` become text, one JSON object a line;
+list of parts of type "text"; an assistant's `tool_calls` become text, one JSON object a line; what
+it thought may stand in `reasoning_content`, `reasoning` or `thinking`, or in parts of that type;
 "developer" is system, "function" is tool.  Other keys of a turn are ignored, other keys of a line
 are mistakes.  This module knows nothing of templates or tokens.
 """
@@ -19,7 +20,14 @@ from typing import TypeGuard
 
 from traitscope.core import Message, Prompt
 from traitscope.errors import PromptError, did_you_mean
-from traitscope.prompts import ROLES, check_label, check_labels, check_tags, check_text
+from traitscope.prompts import (
+    ROLES,
+    check_label,
+    check_labels,
+    check_tags,
+    check_text,
+    thinking_of,
+)
 from traitscope.textfile import parse_json, read_lines, shown
 
 __all__ = ["Conversation", "conversation_from", "conversations_from", "load_conversations"]
@@ -32,13 +40,20 @@ _LARGEST_ID = 2**31 - 1
 @dataclass(frozen=True)
 class Conversation:
     """One text that exists.  `prompt` is the chat before the response, without turns where only
-    ids were given.  `response` is None where no assistant has answered, or where ids alone say.
-    `token_ids` are used as they are; `n_prompt` of them are the prompt (known with ids alone)."""
+    ids were given.  `response` is None where no assistant has answered, or where ids alone say;
+    `thinking` is what was thought before it, where that is known apart.  `token_ids` are used as
+    they are; `n_prompt` of them are the prompt (known with ids alone)."""
 
     prompt: Prompt
     response: str | None
     token_ids: tuple[int, ...] | None = None
     n_prompt: int | None = None
+    thinking: str = ""
+
+    @property
+    def answer(self) -> Message:
+        """The response as a turn."""
+        return Message("assistant", self.response or "", self.thinking)
 
 
 def load_conversations(path: str | Path) -> list[Conversation]:
@@ -78,14 +93,17 @@ def conversation_from(record: object, where: str) -> Conversation:
     label = check_label(record["id"], where) if record.get("id") is not None else None
     tags = check_tags(record["tags"], where) if record.get("tags") is not None else {}
     ids = _ids(record["token_ids"], where) if record.get("token_ids") is not None else None
-    messages, response = _turns(record, where, ids is not None)
+    messages, answer = _turns(record, where, ids is not None)
     n_prompt = _n_prompt(record, ids, where)
-    return Conversation(Prompt(messages, label, tags, where), response, ids, n_prompt)
+    prompt = Prompt(messages, label, tags, where)
+    if answer is None:
+        return Conversation(prompt, None, ids, n_prompt)
+    return Conversation(prompt, answer.content, ids, n_prompt, answer.thinking)
 
 
 def _turns(
     record: Mapping[str, object], where: str, has_ids: bool
-) -> tuple[tuple[Message, ...], str | None]:
+) -> tuple[tuple[Message, ...], Message | None]:
     """The chat before the response, and the response."""
     if ("prompt" in record) + ("messages" in record) != 1:
         if has_ids and "prompt" not in record and "response" not in record:
@@ -96,8 +114,10 @@ def _turns(
         prompt = _content(record["prompt"], f"{where}: 'prompt'")
         check_text(prompt, f"{where}: 'prompt'")
         response = record.get("response")
-        said = None if response is None else _content(response, f"{where}: 'response'")
-        return (Message("user", prompt),), said
+        if response is None:
+            return (Message("user", prompt),), None
+        said = _content(response, f"{where}: 'response'")
+        return (Message("user", prompt),), Message("assistant", said)
     if "response" in record:
         raise PromptError(
             f"{where}: expected 'response' beside 'prompt', got it beside 'messages'. "
@@ -114,7 +134,7 @@ def _turns(
             f"{where}: expected a turn before the assistant's answer, got the answer alone. "
             "Add what it answers."
         )
-    return messages[:-1], messages[-1].content
+    return messages[:-1], messages[-1]
 
 
 def _message(turn: object, where: str) -> Message:
@@ -129,12 +149,28 @@ def _message(turn: object, where: str) -> Message:
         raise PromptError(
             f"{where}: 'role': expected one of {', '.join(ROLES)}, got {shown(role)}.{hint}"
         )
-    content = _content(turn.get("content"), f"{where}: 'content'")
+    content, thought = _content_and_thought(turn.get("content"), f"{where}: 'content'")
+    thinking = thinking_of(turn, where, thought) if role == "assistant" else ""
     calls = turn.get("tool_calls") or ()
     if not isinstance(calls, list | tuple):
         raise PromptError(f"{where}: 'tool_calls': expected a list, got {shown(calls)}.")
     parts = [content] if content else []
-    return Message(role, "\n".join([*parts, *(_call(call) for call in calls)]))
+    return Message(role, "\n".join([*parts, *(_call(call) for call in calls)]), thinking)
+
+
+def _content_and_thought(value: object, where: str) -> tuple[str, str]:
+    """The text of a turn, and that of its parts of type "thinking" or "reasoning"."""
+    if not isinstance(value, list | tuple):
+        return _content(value, where), ""
+    said, thought = [], []
+    for n, part in _count(value):
+        kind = part.get("type") if _is_object(part) else None
+        if _is_object(part) and kind in ("thinking", "reasoning"):
+            inner = next((part[k] for k in (str(kind), "text") if k in part), None)
+            thought.append(_content(inner, f"{where}, part {n}"))
+        else:
+            said.append(_part(part, f"{where}, part {n}"))
+    return "".join(said), "".join(thought)
 
 
 def _content(value: object, where: str) -> str:

@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,19 +126,21 @@ def read_site(sites: Sequence[Site], where: str | float, *, default: float = 0.5
 
 # --- windows -------------------------------------------------------------------------------------
 
-_WINDOW = re.compile(r"(prompt|response)\[(-?\d+|(-?\d*):(-?\d*))\]")
+_WINDOW = re.compile(r"(prompt|response|thinking)\[(-?\d+|(-?\d*):(-?\d*))\]")
 
 
 @dataclass(frozen=True)
 class Window:
-    """Which tokens are read: `prompt[-1]`, `response[0]`, `response[:]`, `response[2:10]`.
+    """Which tokens are read: `prompt[-1]`, `response[0]`, `response[:]`, `thinking[:]`.
 
     An index picks that one token of the part, whatever it is (`prompt[-1]` is the last token
     before a word is written, usually of the template).  A slice is taken over the part's content
     tokens: special and template tokens and the first token (an attention sink) never enter a mean.
+    `thinking` is what the model thought before it answered, and `response` is then the answer
+    alone; thoughts of earlier turns are part of the prompt.
     """
 
-    part: Literal["prompt", "response"]
+    part: Literal["prompt", "response", "thinking"]
     index: int | None = None
     start: int | None = None
     stop: int | None = None
@@ -148,10 +150,10 @@ class Window:
         match = _WINDOW.fullmatch(text.replace(" ", ""))
         if match is None:
             raise InputError(
-                "Expected a window such as 'prompt[-1]', 'response[0]' or 'response[:]', "
-                f"got '{text}'."
+                "Expected a window such as 'prompt[-1]', 'response[0]', 'response[:]' or "
+                f"'thinking[:]', got '{text}'."
             )
-        part: Literal["prompt", "response"] = "prompt" if match[1] == "prompt" else "response"
+        part = cast(Literal["prompt", "response", "thinking"], match[1])
         if ":" not in match[2]:
             return cls(part, index=int(match[2]))
         start, stop = match[3], match[4]
@@ -159,7 +161,7 @@ class Window:
 
     def pick(self, tokens: TokenTable) -> NDArray[np.bool_]:
         """Mask [T] of the tokens read; all False where the window is empty (e.g. no response)."""
-        in_part = tokens.part == self.part
+        in_part = tokens.within(self.part)
         if self.index is None:
             chosen = np.flatnonzero(in_part & tokens.content)[self.start : self.stop]
         else:
@@ -183,10 +185,14 @@ class Window:
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a chat.  `role` is system, user, assistant or tool."""
+    """One turn of a chat.  `role` is system, user, assistant or tool.
+
+    `thinking` is what an assistant thought before it said `content`, where that is known apart.
+    """
 
     role: str
     content: str
+    thinking: str = ""
 
 
 @dataclass(frozen=True)
@@ -305,6 +311,29 @@ class TokenTable:
     def n_prompt(self) -> int:
         return int((self.part == "prompt").sum())
 
+    def within(self, part: Literal["prompt", "response", "thinking"]) -> NDArray[np.bool_]:
+        """The tokens of the prompt, of the answer, or of the thoughts before it: [T].
+
+        The marks around a thought are in neither; without a thought the answer is all that is not
+        the prompt.
+        """
+        written: NDArray[np.bool_] = self.part == "response"
+        if part == "prompt":
+            return ~written
+        thought: NDArray[np.bool_] = written & (self.role == "thinking")
+        if part == "thinking":
+            return thought
+        answer = np.flatnonzero(written & (self.role == "assistant"))
+        if not answer.size:  # a text of special tokens alone, or one that ends in its thoughts
+            return np.zeros_like(written) if thought.any() else written
+        begun: NDArray[np.bool_] = np.arange(len(written)) >= answer[0]
+        return written & ~thought & begun
+
+    def words(self, role: str) -> str:
+        """The characters of a role's tokens in the response."""
+        chosen = np.flatnonzero((self.part == "response") & (self.role == role))
+        return "".join(self.text[self.start[t] : self.end[t]] for t in chosen)
+
 
 @dataclass(frozen=True)
 class Trace:
@@ -332,7 +361,7 @@ class TextRecord:
     """One text as it is committed to a run: done with its numbers, or failed with its reason.
 
     A failed text has no `tokens` and no `trace`, and `error` is one sentence.  `response` is the
-    decoded response without special tokens.
+    decoded response without special tokens and without its thoughts, which `thinking` has.
     """
 
     generation: Generation
@@ -341,6 +370,7 @@ class TextRecord:
     tokens: TokenTable | None = None
     trace: Trace | None = None
     error: str = ""
+    thinking: str = ""
 
     @property
     def status(self) -> Literal["done", "failed"]:

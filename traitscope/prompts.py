@@ -4,7 +4,8 @@
 meaning, since a prompt may well start with one.
 `.jsonl`: one JSON object a line, `{"prompt": "..."}` or `{"messages": [{"role", "content"}, ...]}`
 that ends with the user's (or a tool's) turn; optional `"id"` (the user's own label, unique) and
-`"tags"` (a flat object).  The text is kept to the letter.
+`"tags"` (a flat object).  What an assistant thought in an earlier turn may stand beside its
+content, as "reasoning_content", "reasoning" or "thinking".  The text is kept to the letter.
 Both are UTF-8, with or without a byte order mark, with any line ends.  The same prompt may come
 twice: its text is made once.  This module knows nothing of suites, templates or tokens.
 """
@@ -20,11 +21,20 @@ from traitscope.core import Message, Prompt
 from traitscope.errors import PromptError, did_you_mean
 from traitscope.textfile import parse_json, read_lines, shown
 
-__all__ = ["ROLES", "check_label", "check_labels", "check_tags", "check_text", "load_prompts"]
+__all__ = [
+    "ROLES",
+    "check_label",
+    "check_labels",
+    "check_tags",
+    "check_text",
+    "load_prompts",
+    "thinking_of",
+]
 
 ROLES = ("system", "user", "assistant", "tool")
 _KEYS = ("prompt", "messages", "id", "tags")
 _LAST_ROLES = ("user", "tool")
+_THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
 
 
 def load_prompts(path: str | Path) -> list[Prompt]:
@@ -107,14 +117,34 @@ def _message(turn: object, number: int, where: str) -> Message:
         raise PromptError(
             f"{where}: '{name}': expected an object with 'role' and 'content', got {shown(turn)}."
         )
-    _check_keys(turn, ("role", "content"), f"{where}: '{name}'")
     role = turn["role"]
+    known = ("role", "content", *(_THOUGHT_KEYS if role == "assistant" else ()))
+    _check_keys(turn, known, f"{where}: '{name}'")
     if not isinstance(role, str) or role not in ROLES:
         hint = did_you_mean(role, ROLES) if isinstance(role, str) else ""
         raise PromptError(
             f"{where}: '{name}.role': expected one of {', '.join(ROLES)}, got {shown(role)}.{hint}"
         )
-    return Message(role, _text(turn["content"], f"{name}.content", where))
+    content = _text(turn["content"], f"{name}.content", where)
+    return Message(role, content, thinking_of(turn, f"{where}: '{name}'"))
+
+
+def thinking_of(turn: Mapping[str, object], where: str, found: str = "") -> str:
+    """What an assistant thought before it answered, by any of its names, each at most once;
+    `found` is what its content had of it."""
+    given = {key: turn[key] for key in _THOUGHT_KEYS if turn.get(key) not in (None, "")}
+    texts = {found} if found else set()
+    for key, value in given.items():
+        if not isinstance(value, str):
+            raise PromptError(f"{where}: '{key}': expected text, got {shown(value)}.")
+        check_text(f".{value}", f"{where}: '{key}'")  # blank is fine, half a character is not
+        texts.add(value)
+    if len(texts) > 1:
+        raise PromptError(
+            f"{where}: expected one thought, got several that differ "
+            f"({', '.join(given) or 'in the content'}). Leave one of them."
+        )
+    return texts.pop() if texts else ""
 
 
 def _text(value: object, name: str, where: str) -> str:

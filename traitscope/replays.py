@@ -41,6 +41,8 @@ def replay(
     internals: Sequence[int | str] = (),
     keep: Sequence[str] = (),
     logprobs: bool = True,
+    thinking: bool | None = None,
+    template: Mapping[str, object] | None = None,
     out: str | Path | None = None,
     fresh: bool = False,
     progress: Progress = lambda tick: None,
@@ -65,6 +67,8 @@ def replay(
         internals,
         logprobs=logprobs,
         keep=list(keep),
+        thinking=thinking,
+        template=dict(template or {}),
     )
     given = model if isinstance(model, Model) else None
     place = None if out is None else Path(out)
@@ -118,7 +122,8 @@ def replay_run(
     if not wanted:
         return Outcome(run.path, True, True, _stats(Clock(), 0, 0, {"total": 0.0}))
     progress(Tick("load", message=f"Loading {source.name}."))
-    loaded = source.load(device, allow_unproven=allow_unproven)
+    told = run.header.generation.get("template") or {}
+    loaded = source.load(device, told, allow_unproven=allow_unproven)
     proofs = at_load(loaded)
     if not allow_unproven:
         loaded.proven(proofs)

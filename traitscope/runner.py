@@ -74,6 +74,8 @@ def capture(
     out: str | Path | None = None,
     fresh: bool = False,
     allow_unproven: bool = False,
+    thinking: bool | None = None,
+    template: Mapping[str, object] | None = None,
     progress: Progress = lambda tick: None,
     **generation: float,
 ) -> Run:
@@ -82,6 +84,7 @@ def capture(
     `model` is a loaded `Model` or a name to load; `traits` are names or paths as in a suite;
     `internals` are blocks (numbers or "middle") to open on the same texts, `keep` sites whose raw
     states are kept (`Run.states`); `allow_unproven` goes on with a model that fails its checks;
+    `thinking` turns the chat template's own switch, `template` sets other variables of it;
     `generation` takes the fields of `GenerationConfig`.  The run is kept in `out` (default
     `runs/capture-KEY`), and the same call again finds it finished.  Raises what `run_suite` raises.
     """
@@ -90,7 +93,8 @@ def capture(
             raise InputError(f"{what}: expected a list of texts, got one text. Put it into [ ].")
     named = model if isinstance(model, str) else model.name
     texts = {"texts": list(prompts)}
-    others = {"keep": list(keep), "allow_unproven": allow_unproven}
+    others: dict[str, object] = {"keep": list(keep), "allow_unproven": allow_unproven}
+    others |= {"thinking": thinking, "template": dict(template or {})}
     suite = capture_suite(named, texts, traits, internals, generation, **others)
     given = model if isinstance(model, Model) else None
     place = None if out is None else Path(out)
@@ -168,10 +172,14 @@ def _differences(
     for name, data in zip(names, traits, strict=True):
         if name in run.traits and not made_from(data, run.directions[name]):
             yield f"other data of the trait {name}"
-    if run.header.generation.keys() != here.keys():
+    recorded = dict(run.header.generation)
+    told, now = recorded.pop("template", {}), here.get("template", {})
+    if told != now:
+        yield f"a chat template that is told {told or 'nothing'} instead of {now or 'nothing'}"
+    if recorded.keys() != here.keys() - {"template"}:
         generated = "max_new_tokens" in here
         yield f"texts that {'existed' if generated else 'were generated'}"
-    for name, there in run.header.generation.items():
+    for name, there in recorded.items():
         if name in here and name != "samples" and there != here[name]:
             yield f"{name} {there} instead of {here[name]}"
 

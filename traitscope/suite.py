@@ -53,6 +53,8 @@ OVERRIDES: dict[str, tuple[str, ...]] = {
     **{key: (key,) for key in ("device", "dtype", "rows", "allow_unproven")},
     **{key: ("generation", key) for key in GenerationTable.model_fields},
     "keep": ("keep", "sites"),
+    "thinking": ("thinking",),
+    "template": ("template",),
 }
 
 
@@ -217,7 +219,10 @@ def _merged(
         merged.pop("keep")  # the short form: nothing but the sites
     for key, value in given.items():
         *table, leaf = OVERRIDES[key]
-        if not table:
+        if key == "template" and isinstance(value, dict):
+            own = merged.get(key)
+            merged[key] = {**(own if isinstance(own, dict) else {}), **value}
+        elif not table:
             merged[leaf] = _local(leaf, value, Path())
         elif isinstance(inner := merged.get(table[0], {}), dict):  # else validation says so
             merged[table[0]] = {**inner, leaf: value}

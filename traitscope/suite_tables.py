@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     ValidationError,
     model_validator,
 )
@@ -190,6 +191,12 @@ class SuiteTable(_Table):
         strict=False,
         description="a list of at least one trait: names, trait folders, directions files or "
         "vectors (.pt)",
+    )
+    thinking: bool | None = Field(
+        None, description="true or false (the switch of the model's chat template)"
+    )
+    template: dict[str, JsonValue] = Field(
+        {}, description="a table of variables for the model's chat template: texts, numbers, ..."
     )
     generation: GenerationTable = Field(
         default_factory=lambda: GenerationTable.model_validate({}),

@@ -129,7 +129,11 @@ class Task:
     def _load(self) -> Model:
         self.progress(Tick("load", message=f"Loading {self.source.name}."))
         with self._timed("load"):
-            model = self.source.load(self.suite.device, allow_unproven=self.suite.allow_unproven)
+            model = self.source.load(
+                self.suite.device,
+                self.work.arguments,
+                allow_unproven=self.suite.allow_unproven,
+            )
         n_blocks = len(model.anatomy.blocks)
         for generation in self.work.prompts:
             for block in self.work.blocks_of(generation, n_blocks):
@@ -360,12 +364,13 @@ class Task:
 
     def _record(self, model: Model, trace: Trace) -> TextRecord:
         rendered = self.work.rendered[trace.generation]
-        response = trace.token_ids[trace.n_prompt :].tolist()
+        tokens = model.speller.table(trace.token_ids.tolist(), rendered)
         return TextRecord(
             generation=trace.generation,
             prompt=self.work.prompts[trace.generation],
-            response=model.speller.decode(response, skip_special=True),
-            tokens=model.speller.table(trace.token_ids.tolist(), rendered),
+            response=model.speller.answer(tokens),
+            thinking=tokens.words("thinking"),
+            tokens=tokens,
             trace=trace,
         )
 

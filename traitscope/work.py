@@ -22,6 +22,8 @@ from traitscope.core import (
     prompt_id_of,
 )
 from traitscope.models import (
+    NONE,
+    Arguments,
     Checkpoint,
     Model,
     Rendered,
@@ -29,6 +31,7 @@ from traitscope.models import (
     load_checkpoint,
     locate,
     render,
+    template_arguments,
 )
 from traitscope.runs import Run, load_directions
 from traitscope.suite import Suite, TraitSource
@@ -73,13 +76,17 @@ class Source:
     def located(cls, found: Checkpoint, dtype: str) -> Source:
         return cls(found.name, found.tokenizer, found.fingerprint, found.dtype(dtype), found, None)
 
-    def load(self, device: str, *, allow_unproven: bool = False) -> Model:
+    def load(
+        self, device: str, arguments: Arguments = NONE, *, allow_unproven: bool = False
+    ) -> Model:
+        """The model, with a chat template that is told `arguments`."""
         if self.model is not None:
-            return self.model
+            return self.model.told(arguments)
         assert self.checkpoint is not None  # one of the two is always there
-        return load_checkpoint(
+        loaded = load_checkpoint(
             self.checkpoint, device=device, dtype=self.dtype, allow_unproven=allow_unproven
         )
+        return loaded.told(arguments)
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ class Work:
 
     `settings` are what the numbers depend on beside model and traits, `given` all ids of the texts
     that exist (all texts, or none), `keep` the states to be kept; further data, not in the key.
+    `arguments` are what the chat template is told beside the chat.
     """
 
     key: str
@@ -99,6 +107,7 @@ class Work:
     blocks: Mapping[str, tuple[int | str, ...]]  # by prompt set, of kind internals
     given: Mapping[Generation, tuple[int, ...]]
     keep: Keep
+    arguments: Arguments
 
     def blocks_of(self, generation: Generation, n_blocks: int) -> list[int]:
         """The blocks whose internals are wanted of a text; "middle" is the depth of a reading."""
@@ -113,15 +122,18 @@ class Work:
         rendered: dict[Generation, Rendered] = {}
         given: dict[Generation, tuple[int, ...]] = {}
         captures: dict[Capture, None] = {}
+        arguments = template_arguments(
+            source.tokenizer, suite.template, suite.thinking, source.name
+        )
         for name, table in suite.prompts.items():
-            for generation, prompt, text, ids in _texts(suite, name, source.tokenizer):
+            for generation, prompt, text, ids in _texts(suite, name, source.tokenizer, arguments):
                 rendered[generation] = text
                 prompts[generation] = _merged(prompts.get(generation), prompt)
                 captures[Capture(generation, name, table.kind)] = None
                 if ids is not None:
                     given[generation] = ids
         blocks = {n: t.blocks for n, t in suite.prompts.items() if t.kind == "internals"}
-        settings = _settings(suite)
+        settings = _settings(suite, arguments)
         return cls(
             key=_key(source, traits, settings),
             settings=settings,
@@ -132,16 +144,17 @@ class Work:
             blocks=blocks,
             given=given,
             keep=suite.kept(source.dtype),
+            arguments=arguments,
         )
 
 
 _Text = tuple[Generation, Prompt, Rendered, tuple[int, ...] | None]
 
 
-def _texts(suite: Suite, name: str, tokenizer: Any) -> Iterator[_Text]:
+def _texts(suite: Suite, name: str, tokenizer: Any, arguments: Arguments) -> Iterator[_Text]:
     """A set's texts: each prompt's samples, or those that exist with all their ids."""
     for conversation in suite.conversations().get(name, ()):
-        text, ids = given_ids(tokenizer, conversation)
+        text, ids = given_ids(tokenizer, conversation, arguments)
         prompt = conversation.prompt
         if not prompt.messages:  # without words of its own it is named by its place
             prompt = replace(prompt, label=prompt.label or prompt.where)
@@ -150,13 +163,14 @@ def _texts(suite: Suite, name: str, tokenizer: Any) -> Iterator[_Text]:
         return
     samples = suite.config(name).samples
     for prompt in suite.prompt_sets()[name]:
-        text = render(tokenizer, prompt)
+        text = render(tokenizer, prompt, arguments)
         for sample in range(samples):
             yield Generation(text.prompt_id, sample), prompt, text, None
 
 
-def _settings(suite: Suite) -> dict[str, Any]:
-    return {"logprobs": suite.logprobs} if suite.replays else dict(vars(suite.config()))
+def _settings(suite: Suite, arguments: Arguments) -> dict[str, Any]:
+    settings = {"logprobs": suite.logprobs} if suite.replays else dict(vars(suite.config()))
+    return settings | ({"template": dict(arguments)} if arguments else {})
 
 
 def _merged(first: Prompt | None, second: Prompt) -> Prompt:

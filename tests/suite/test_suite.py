@@ -199,9 +199,8 @@ def test_a_models_folder_is_beside_the_suite(
 
 def test_overrides_win_over_the_file(tmp_path: Path) -> None:
     prompts = '[prompts.two]\ntexts = ["Why?"]\nsamples = 5'
-    path = small(
-        tmp_path, top='device = "mps"\nrevision = "abc"', generation="seed = 3", prompts=prompts
-    )
+    top = 'device = "mps"\nrevision = "abc"\ntemplate = {effort = "high", day = 3}'
+    path = small(tmp_path, top=top, generation="seed = 3", prompts=prompts)
     plain = load_suite(path, dict.fromkeys(OVERRIDES))
     assert (plain.device, plain.revision, plain.config().seed) == ("mps", "abc", 3)
     assert plain.config("two").samples == 5
@@ -221,6 +220,8 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
         "adapter": "my/adapter",
         "trust_remote_code": True,
         "keep": ["3.post"],
+        "thinking": False,
+        "template": {"effort": "low"},
     }
     assert set(given) == set(OVERRIDES)
     suite = load_suite(path, given)
@@ -229,6 +230,8 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
     assert (suite.rows, suite.allow_unproven) == (24, True)
     assert not plain.allow_unproven
     assert suite.keep.sites == ("3.post",)
+    assert (plain.thinking, suite.thinking) == (None, False)
+    assert suite.template == {"effort": "low", "day": 3}, "one variable, not the table"
     assert suite.revision is None, "it was the other model's"
     assert (suite.adapter, suite.trust_remote_code) == (str(Path.cwd() / "my/adapter"), True)
 

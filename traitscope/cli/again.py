@@ -20,8 +20,11 @@ from traitscope.cli.options import (
     Out,
     RetryFailed,
     Revision,
+    TemplateArg,
+    Thinking,
     TrustRemoteCode,
     given,
+    template_of,
 )
 from traitscope.cli.screen import Screen
 from traitscope.errors import InputError
@@ -76,6 +79,8 @@ def replay(
             help="Leave the tokens' log probabilities out: faster where the vocabulary is large.",
         ),
     ] = False,
+    thinking: Thinking = None,
+    template_arg: TemplateArg = None,
     device: Device = None,
     dtype: Dtype = None,
     out: Out = None,
@@ -99,6 +104,7 @@ def replay(
     if place.is_dir():
         beside = {"--internals": internals, "--no-logprobs": no_logprobs, "--out": out}
         beside |= {"--fresh": fresh, "--retry-failed": retry_failed}
+        beside |= {"--thinking": thinking is not None, "--template-arg": template_arg}
         _nothing_beside_a_run({**beside, "--adapter": adapter, "--revision": revision})
         if not (traits or keep):
             raise InputError("Expected --trait NAME or --keep SITE for the run, got neither.")
@@ -120,6 +126,8 @@ def replay(
         device=device,
         dtype=dtype,
         keep=keep,
+        thinking=thinking,
+        template=template_of(template_arg),
         allow_unproven=allow_unproven,
     )
     suite = replay_suite(model, place, traits, blocks, logprobs=not no_logprobs, **others)

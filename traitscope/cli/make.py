@@ -29,10 +29,13 @@ from traitscope.cli.options import (
     Samples,
     Seed,
     Temperature,
+    TemplateArg,
+    Thinking,
     TopK,
     TopP,
     TrustRemoteCode,
     given,
+    template_of,
 )
 from traitscope.cli.screen import Screen
 from traitscope.errors import InputError
@@ -69,6 +72,8 @@ def run(
     top_k: TopK = None,
     seed: Seed = None,
     samples: Samples = None,
+    thinking: Thinking = None,
+    template_arg: TemplateArg = None,
     device: Device = None,
     dtype: Dtype = None,
     rows: Rows = None,
@@ -107,6 +112,8 @@ def run(
         dtype=dtype,
         rows=rows,
         keep=keep,
+        thinking=thinking,
+        template=template_of(template_arg),
         allow_unproven=allow_unproven or None,  # not given leaves the suite's own
     )
     return make_suite(load_suite(suite, options), out, fresh, json, retry_failed)
@@ -151,6 +158,8 @@ def capture(
     top_k: TopK = None,
     seed: Seed = None,
     samples: Samples = None,
+    thinking: Thinking = None,
+    template_arg: TemplateArg = None,
     device: Device = None,
     dtype: Dtype = None,
     rows: Rows = None,
@@ -194,6 +203,8 @@ def capture(
             dtype=dtype,
             rows=rows,
             keep=keep,
+            thinking=thinking,
+            template=template_of(template_arg),
             allow_unproven=allow_unproven,
         ),
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 import typer
+
+from traitscope.errors import InputError
 
 __all__ = [
     "Adapter",
@@ -23,10 +26,13 @@ __all__ = [
     "Samples",
     "Seed",
     "Temperature",
+    "TemplateArg",
+    "Thinking",
     "TopK",
     "TopP",
     "TrustRemoteCode",
     "given",
+    "template_of",
 ]
 
 _WHAT = "What goes with the model"
@@ -78,6 +84,25 @@ Samples = Annotated[
         "--samples",
         metavar="N",
         help="Answers to each prompt; 5 or more let the report test differences.",
+        rich_help_panel=_HOW,
+    ),
+]
+Thinking = Annotated[
+    bool | None,
+    typer.Option(
+        "--thinking/--no-thinking",
+        help="The switch for thinking of the model's chat template.",
+        show_default=False,
+        rich_help_panel=_HOW,
+    ),
+]
+TemplateArg = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--template-arg",
+        metavar="KEY=VALUE",
+        help="A variable of the model's chat template (reasoning_effort=high); may be repeated. "
+        "VALUE is JSON, else text.",
         rich_help_panel=_HOW,
     ),
 ]
@@ -173,6 +198,21 @@ Json = Annotated[
     ),
 ]
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.")]
+
+
+def template_of(pairs: list[str] | None) -> dict[str, Any] | None:
+    """KEY=VALUE pairs as a table; InputError for what is none, or comes twice."""
+    table: dict[str, Any] = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier() or key in table:
+            what = "each KEY once" if key in table else "KEY=VALUE"
+            raise InputError(f"--template-arg: expected {what}, got '{pair}'.")
+        try:
+            table[key] = json.loads(value)
+        except (ValueError, RecursionError):
+            table[key] = value
+    return table or None
 
 
 def given(**options: Any) -> dict[str, Any]:

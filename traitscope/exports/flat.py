@@ -22,7 +22,7 @@ from typing import Any, TextIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from traitscope.core import Float32, read_site
+from traitscope.core import Float32, Message, read_site
 from traitscope.errors import RunError
 from traitscope.exports.place import Exported, open_folder, streamed, write
 from traitscope.runs import GenerationRow, Run, TextData
@@ -55,6 +55,7 @@ _TEXT_COLUMNS = (
     "label",
     "tags",
     "messages",
+    "thinking",
     "response",
     "n_prompt",
     "n_tokens",
@@ -176,7 +177,7 @@ def _write_csv(
 
 def _text_cells(row: GenerationRow) -> list[object]:
     about = _about(row)
-    for name in ("label", "response", "error"):
+    for name in ("label", "thinking", "response", "error"):
         about[name] = guarded(about[name])
     for name in ("tags", "messages"):
         about[name] = json.dumps(about[name], ensure_ascii=False)
@@ -224,7 +225,8 @@ def _about(row: GenerationRow) -> dict[str, Any]:
         "sample": row.generation.sample,
         "label": row.prompt.label,
         "tags": dict(row.prompt.tags),
-        "messages": [{"role": m.role, "content": m.content} for m in row.prompt.messages],
+        "messages": [_turn(message) for message in row.prompt.messages],
+        "thinking": row.thinking,
         "response": row.response,
         "n_prompt": row.n_prompt,
         "n_tokens": row.n_tokens,
@@ -234,6 +236,11 @@ def _about(row: GenerationRow) -> dict[str, Any]:
         "error": row.error,
         "in_suite": row.in_suite,
     }
+
+
+def _turn(message: Message) -> dict[str, str]:
+    turn = {"role": message.role, "content": message.content}
+    return turn | ({"thinking": message.thinking} if message.thinking else {})
 
 
 def _line(run: Run, text: TextData, choice: Choice) -> dict[str, Any]:

@@ -106,7 +106,11 @@ class Page:
         tokens = self.text.tokens
         cut = int(tokens.start[self._n]) if self._n < len(tokens.start) else len(tokens.text)
         parts = {"prompt": slice(self._n), "response": slice(self._n, None)}
-        texts = {"prompt": tokens.text[:cut], "response": self.row.response}
+        said = self.row.response
+        if self.row.thinking:  # these layouts know no thoughts: they are part of what was written
+            plain = np.flatnonzero((tokens.part == "response") & ~tokens.special)
+            said = "".join(tokens.text[tokens.start[t] : tokens.end[t]] for t in plain)
+        texts = {"prompt": tokens.text[:cut], "response": said}
         return {
             part: {
                 "text": texts[part],

@@ -3,7 +3,8 @@
 `families.py` is the only place that knows architectures by name, `anatomy.py` finds their parts,
 `structure.py` those of unknown ones, `refusals.py` says what cannot work; `checkpoint.py` finds and
 loads; `taps.py` reads the residual stream inside the forward; `proof.py` holds all of it against
-the model itself; `text.py` renders chats and spells ids, `given.py` those that have an answer.
+the model itself; `text.py` renders chats and spells ids, `given.py` those that have an answer;
+`thoughts.py` knows how thoughts are marked, `switches.py` what a chat template can be told.
 Nothing here knows of traits, runs or screens.
 """
 
@@ -22,15 +23,18 @@ from traitscope.models.given import given_ids
 from traitscope.models.model import Model, load, load_checkpoint
 from traitscope.models.proof import Proof, is_finite, prove, timed, tolerance
 from traitscope.models.structure import UNREADABLE, discover
+from traitscope.models.switches import template_arguments
 from traitscope.models.taps import Means, Scores, States, Taps
-from traitscope.models.text import Rendered, Speller, render
+from traitscope.models.text import NONE, Arguments, Rendered, Speller, render
 
 __all__ = [
     "DTYPES",
     "FAMILIES",
+    "NONE",
     "SPREAD",
     "UNREADABLE",
     "Anatomy",
+    "Arguments",
     "Checkpoint",
     "Family",
     "Means",
@@ -54,6 +58,7 @@ __all__ = [
     "pick_device",
     "prove",
     "render",
+    "template_arguments",
     "timed",
     "tolerance",
 ]

@@ -8,7 +8,7 @@ does not know prompts' files, traits or runs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -20,10 +20,11 @@ from traitscope.models.anatomy import Anatomy, dissect, text_config
 from traitscope.models.checkpoint import DTYPES, Checkpoint, load_weights, locate
 from traitscope.models.families import FAMILIES, Family, family_of
 from traitscope.models.fingerprint import fingerprint_module
+from traitscope.models.given import frame_of
 from traitscope.models.proof import Proof, device_of, insist, prove
 from traitscope.models.refusals import context_of, refuse, refuse_unproved_window
 from traitscope.models.structure import discover
-from traitscope.models.text import Rendered, Speller, render
+from traitscope.models.text import Arguments, Rendered, Speller, render
 
 __all__ = ["Model", "load", "load_checkpoint"]
 
@@ -33,7 +34,8 @@ class Model:
     """A loaded causal language model.
 
     `proofs` are the checks made at load (all held, unless it was asked for with
-    `allow_unproven`); `load_seconds` is 0 for a wrapped model.
+    `allow_unproven`); `load_seconds` is 0 for a wrapped model.  `arguments` are what its chat
+    template is told beside the chat: see `told`.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Model:
     proofs: tuple[Proof, ...]
     load_seconds: float = 0.0
     source: Literal["checkpoint", "wrapped"] = "checkpoint"
+    arguments: Arguments = field(default_factory=dict)
 
     @classmethod
     def wrap(
@@ -107,7 +110,15 @@ class Model:
         return Speller(self.tokenizer)
 
     def render(self, prompt: Prompt) -> Rendered:
-        return render(self.tokenizer, prompt)
+        return render(self.tokenizer, prompt, self.arguments)
+
+    def frame(self, prompt: Prompt, rendered: Rendered) -> str:
+        """What stands between a prompt and an answer that was not thought about."""
+        return frame_of(self.tokenizer, prompt, rendered, self.arguments)
+
+    def told(self, arguments: Arguments) -> Model:
+        """This model with a chat template that is told `arguments` (`template_arguments`)."""
+        return replace(self, arguments=dict(arguments))
 
     def proven(self, proofs: Sequence[Proof] | None = None) -> Model:
         """This model; ModelError where one of `proofs` (its own without) does not hold."""

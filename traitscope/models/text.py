@@ -9,45 +9,54 @@ from the ids.  This module does not know models or numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from traitscope.core import Int32, Prompt, TokenTable, prompt_id_of
+from traitscope.core import Int32, Message, Prompt, TokenTable, prompt_id_of
 from traitscope.errors import PromptError
+from traitscope.models.spans import Span, Turns, Writer, refusals, spans_of
+from traitscope.models.thoughts import Marks, opened_by, thoughts_of
 
-__all__ = ["Rendered", "Speller", "render", "rendered_text"]
+__all__ = ["NONE", "Arguments", "Rendered", "Speller", "render", "rendered_text"]
+
+Arguments = Mapping[str, Any]  # further variables of a chat template
+NONE: Arguments = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Rendered:
     """A prompt as the model reads it.  `spans` are (start, end, role, turn) of the turns' own
     characters in `text`; what lies outside is template.  `offsets` are the tokens' places in
-    `text` as the tokenizer gives them; empty where it gives none."""
+    `text` as the tokenizer gives them; empty where it gives none.  `inside` are the marks of a
+    thought that the prompt has opened already."""
 
     text: str
     token_ids: tuple[int, ...]
-    spans: tuple[tuple[int, int, str, int], ...]
+    spans: tuple[Span, ...]
     offsets: tuple[tuple[int, int], ...] = ()
+    inside: Marks | None = None
 
     @property
     def prompt_id(self) -> str:
         return prompt_id_of(self.token_ids)
 
 
-def render(tokenizer: Any, prompt: Prompt) -> Rendered:
+def render(tokenizer: Any, prompt: Prompt, arguments: Arguments = NONE) -> Rendered:
     """The prompt's ids, up to where the assistant begins to write.
 
-    Raises PromptError where the template refuses the chat.
+    `arguments` are further variables of the chat template.  Raises PromptError where the template
+    refuses the chat.
     """
-    messages = [(m.role, m.content) for m in prompt.messages]
     has_template = bool(getattr(tokenizer, "chat_template", None))
     if has_template:
-        text, write = _apply_template(tokenizer, messages, prompt.where)
+        text, write = _apply_template(tokenizer, prompt.messages, prompt.where, arguments)
     else:
-        text, write = _joined(messages), _joined
+        text, write = _joined(prompt.messages), _joined
     encoded = tokenizer(
         text,
         add_special_tokens=not has_template,
@@ -57,120 +66,78 @@ def render(tokenizer: Any, prompt: Prompt) -> Rendered:
     if not ids:
         raise PromptError(f"{prompt.where or 'A prompt'}: expected some text, got none.")
     offsets = tuple((int(a), int(b)) for a, b in encoded.get("offset_mapping", ()))
-    return Rendered(text, ids, _spans(write, text, messages), offsets)
+    thoughts = thoughts_of(tokenizer)
+    spans = spans_of(write, text, prompt.messages, thoughts)
+    asked = text[max((span[1] for span in spans), default=0) :]
+    return Rendered(text, ids, spans, offsets, opened_by(thoughts, asked))
 
 
-def rendered_text(tokenizer: Any, prompt: Prompt, answer: str) -> str | None:
+def rendered_text(
+    tokenizer: Any, prompt: Prompt, answer: Message, arguments: Arguments = NONE
+) -> str | None:
     """The chat with its answer as the template writes it; None without a template.
 
     Raises PromptError where the template refuses it.
     """
     if not getattr(tokenizer, "chat_template", None):
         return None
-    messages = [*((m.role, m.content) for m in prompt.messages), ("assistant", answer)]
-    return _apply_template(tokenizer, messages, prompt.where, ask=False)[0]
+    messages = (*prompt.messages, answer)
+    return _apply_template(tokenizer, messages, prompt.where, arguments, ask=False)[0]
 
 
-_Turns = list[tuple[str, str]]
-_Writer = Callable[[_Turns], str]
+def _joined(messages: Turns) -> str:
+    return "\n\n".join(m.content for m in messages)
 
 
-def _joined(messages: _Turns) -> str:
-    return "\n\n".join(content for _, content in messages)
-
-
-def _template(tokenizer: Any, messages: _Turns, *, ask: bool = True) -> str:
-    chat = [{"role": role, "content": content} for role, content in messages]
-    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=ask)
+def _template(tokenizer: Any, messages: Turns, arguments: Arguments, ask: bool) -> str:
+    chat = [_as_template_has_it(m) for m in messages]
+    text = tokenizer.apply_chat_template(
+        chat, tokenize=False, add_generation_prompt=ask, **arguments
+    )
     return str(text)
 
 
-def _fold_system(messages: _Turns) -> _Turns:
+def _as_template_has_it(message: Message) -> dict[str, str]:
+    """A turn with its thought under each name that templates know; they use one of them."""
+    turn = {"role": message.role, "content": message.content}
+    if message.thinking:
+        turn |= dict.fromkeys(("reasoning_content", "thinking", "reasoning"), message.thinking)
+    return turn
+
+
+def _fold_system(messages: Turns) -> Turns:
     """System turns become the beginning of the user turn that follows."""
-    system = [content for role, content in messages if role == "system"]
-    others = [(role, content) for role, content in messages if role != "system"]
+    system = [m.content for m in messages if m.role == "system"]
+    others = [m for m in messages if m.role != "system"]
     if not system or not others:
         return messages
-    role, first = others[0]
-    return [(role, "\n\n".join([*system, first])), *others[1:]]
+    first = replace(others[0], content="\n\n".join([*system, others[0].content]))
+    return [first, *others[1:]]
 
 
 def _apply_template(
-    tokenizer: Any, messages: _Turns, where: str, *, ask: bool = True
-) -> tuple[str, _Writer]:
+    tokenizer: Any, messages: Turns, where: str, arguments: Arguments, *, ask: bool = True
+) -> tuple[str, Writer]:
     """The chat as the template writes it, and how it was written."""
-    from jinja2.exceptions import TemplateError
 
-    def plain(turns: _Turns) -> str:
-        return _template(tokenizer, turns, ask=ask)
+    def plain(turns: Turns) -> str:
+        return _template(tokenizer, turns, arguments, ask)
 
-    def folded(turns: _Turns) -> str:
-        return _template(tokenizer, _fold_system(turns), ask=ask)
+    def folded(turns: Turns) -> str:
+        return _template(tokenizer, _fold_system(turns), arguments, ask)
 
     try:
         return plain(messages), plain
-    except TemplateError as error:
-        refused = error
+    except refusals() as error:
+        refused: Exception = error
     try:
         return folded(messages), folded
-    except TemplateError:
+    except refusals():
+        told = f" Check also {dict(arguments)}, which it is told." if arguments else ""
         raise PromptError(
             f"{where or 'A prompt'}: this model's chat template refuses it ({refused}). "
-            "Check the order and the names of the roles."
+            f"Check the order and the names of the roles.{told}"
         ) from refused
-
-
-def _spans(write: _Writer, text: str, messages: _Turns) -> tuple[tuple[int, int, str, int], ...]:
-    """Where each turn's own characters stand in the rendered text.
-
-    The chat is rendered once more with marks in place of the contents: the pieces between the
-    marks are the template's.  Where a template changes or refuses contents, the contents are
-    searched for one after the other, from the end of the last.
-    """
-    marks = [f"⟦{i}⟧" for i in range(len(messages))]
-    pieces = _pieces(write, messages, marks)
-    if pieces is not None:
-        for strip in (False, True):
-            spans = _walk(pieces, text, messages, strip)
-            if spans is not None:
-                return spans
-    spans_found, at = [], 0
-    for turn, (role, content) in enumerate(messages):
-        start = text.find(content.strip(), at)
-        if start >= 0:
-            at = start + len(content.strip())
-            spans_found.append((start, at, role, turn))
-    return tuple(spans_found)
-
-
-def _pieces(write: _Writer, messages: _Turns, marks: list[str]) -> list[str] | None:
-    from jinja2.exceptions import TemplateError
-
-    try:
-        marked = write([(role, mark) for (role, _), mark in zip(messages, marks, strict=True)])
-    except TemplateError:
-        return None
-    pieces, rest = [], marked
-    for mark in marks:
-        before, found, rest = rest.partition(mark)
-        if not found:
-            return None
-        pieces.append(before)
-    return [*pieces, rest]
-
-
-def _walk(
-    pieces: list[str], text: str, messages: _Turns, strip: bool
-) -> tuple[tuple[int, int, str, int], ...] | None:
-    spans, at = [], 0
-    for turn, ((role, content), piece) in enumerate(zip(messages, pieces, strict=False)):
-        content = content.strip() if strip else content
-        if not text.startswith(piece + content, at):
-            return None
-        start = at + len(piece)
-        at = start + len(content)
-        spans.append((start, at, role, turn))
-    return tuple(spans) if text[at:] == pieces[-1] else None
 
 
 class Speller:
@@ -181,6 +148,7 @@ class Speller:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        self._thoughts = thoughts_of(tokenizer)
         added = getattr(tokenizer, "added_tokens_decoder", {})
         self.special = {int(i) for i in tokenizer.all_special_ids}
         self.special |= {int(i) for i, token in added.items() if token.special}
@@ -192,12 +160,20 @@ class Speller:
         )
         return str(text)
 
+    def answer(self, tokens: TokenTable) -> str:
+        """The words of a response: without special tokens, thoughts and the marks around them."""
+        written = tokens.part == "response"
+        if (tokens.role[written & ~tokens.special] == "assistant").all():
+            return self.decode(tokens.token_id[written].tolist(), skip_special=True)
+        return tokens.words("assistant")
+
     def table(self, token_ids: Sequence[int], rendered: Rendered) -> TokenTable:
         """The tokens of a text: `rendered`'s prompt, then its response.
 
-        Roles are template, system, user, assistant or tool; special tokens are template wherever
-        they stand.  `start` and `end` are offsets into the decoded text; a token that holds only
-        a part of a character is empty, and the one that completes it has the character.
+        Roles are template, system, user, assistant, thinking or tool; special tokens are template
+        wherever they stand, and so are the marks around a thought.  `start` and `end` are offsets
+        into the decoded text; a token that holds only a part of a character is empty, and the one
+        that completes it has the character.
         """
         ids = [int(i) for i in token_ids]
         n_prompt = len(rendered.token_ids)
@@ -213,7 +189,7 @@ class Speller:
             turn[:n_prompt][reached] = number
             if start < end:
                 role[:n_prompt][reached & (begin < end)] = name
-        role[n_prompt:] = "assistant"
+        role[n_prompt:] = self._written(text, starts[n_prompt:], ends[n_prompt:], rendered.inside)
         turn[n_prompt:] = 1 + max((span[3] for span in rendered.spans), default=-1)
         role[special] = "template"
         return TokenTable(
@@ -227,6 +203,26 @@ class Speller:
             end=ends,
             text=text,
         )
+
+    def _written(
+        self, text: str, starts: Int32, ends: Int32, inside: Marks | None
+    ) -> NDArray[np.str_]:
+        """What each token of a response is: thought, answer, or a mark around a thought.
+
+        A token that holds a mark and words is the words'; part of a character is what the
+        character is.
+        """
+        if not starts.size or not self._thoughts:
+            return np.full(len(starts), "assistant", dtype="<U9")
+        begin = int(starts[0])
+        said = text[begin:]
+        kind = np.zeros(len(said) + 1, dtype=np.int8)
+        for passage in self._thoughts.passages(said, inside):
+            kind[passage.start : passage.end] = 1 + (passage.kind == "thinking")
+        kind[-1] = kind[-2] if said else 1 + (inside is not None)
+        spans = zip(starts - begin, ends - begin, strict=True)
+        found = [int(kind[a : max(b, a + 1)].max()) for a, b in spans]
+        return np.array(["template", "assistant", "thinking"], dtype="<U9")[found]
 
     def _pieces(self, ids: list[int]) -> list[str]:
         pieces = self._tokenizer.convert_ids_to_tokens(ids)

@@ -79,8 +79,15 @@ def _chance(summary: Summary) -> Iterator[str]:
 
 def _answers(summary: Summary) -> Iterator[str]:
     counts = summary.counts
-    if counts.empty:
-        yield f"{_count(counts.empty, 'answer')} without a word: there is no mean to read."
+    if counts.unanswered:
+        yield (
+            f"{counts.unanswered} of {_count(counts.texts, 'text')} ended in their thoughts, with "
+            "no answer: raise max_new_tokens, turn thinking off, or expect something of "
+            "thinking[:]."
+        )
+    if counts.empty > counts.unanswered:
+        blank = _count(counts.empty - counts.unanswered, "answer")
+        yield f"{blank} without a word: there is no mean to read."
     if counts.cut and 2 * counts.cut > counts.texts:
         limit = summary.generation.get("max_new_tokens", "max_new_tokens")
         yield (

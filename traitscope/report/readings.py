@@ -112,7 +112,7 @@ def window_z(run: Run, text: TextData, trait: str, site: int, window: Window) ->
 def strip_of(run: Run, text: TextData, place: Place) -> Strip:
     """The answer's tokens with their z at the trait's read site."""
     tokens = text.tokens
-    wanted = np.flatnonzero(tokens.part == "response")
+    wanted = np.flatnonzero(tokens.within("response"))
     z = np.where(tokens.content, _token_z(run, text, place), np.nan)
     shown = [(_span(text, int(t)), float(z[t])) for t in wanted if not tokens.special[t]]
     return Strip(tuple(piece for piece, _ in shown), tuple(value for _, value in shown))
@@ -138,7 +138,7 @@ def _token_z(run: Run, text: TextData, place: Place) -> Float32:
 
 def _answer(text: TextData) -> tuple[int, str]:
     """Where the answer's characters begin in the whole text, and the answer's content."""
-    inside = np.flatnonzero((text.tokens.part == "response") & ~text.tokens.special)
+    inside = np.flatnonzero(text.tokens.within("response") & ~text.tokens.special)
     begin, end = int(text.tokens.start[inside].min()), int(text.tokens.end[inside].max())
     return begin, text.tokens.text[begin:end]
 

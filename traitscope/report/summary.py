@@ -46,7 +46,8 @@ class Failure:
 class Counts:
     """Captures; `outside` are done ones that the suite does not ask for any more.
 
-    `cut` answers ended at max_new_tokens, `empty` ones hold no content token.
+    `cut` answers ended at max_new_tokens, `empty` ones hold no content token; `unanswered` ones
+    are empty since the text ended in its thoughts.
     """
 
     wanted: int
@@ -59,6 +60,7 @@ class Counts:
     texts: int
     cut: int
     empty: int
+    unanswered: int = 0
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,7 @@ def _counts(run: Run, rows: Sequence[GenerationRow], traits: Sequence[TraitSumma
         texts=len(texts),
         cut=sum(row.finish == "length" for row in texts),
         empty=empty,
+        unanswered=sum(bool(row.thinking) and not row.response.strip() for row in texts),
     )
 
 

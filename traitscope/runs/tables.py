@@ -53,7 +53,9 @@ __all__ = [
 
 ROW_GROUP = 2048  # tokens; a text is never split, so reading one text reads little else
 _WORD = pa.dictionary(pa.int32(), pa.string())
-_MESSAGE = pa.struct([pa.field(name, pa.string(), nullable=False) for name in ("role", "content")])
+_MESSAGE = pa.struct(
+    [pa.field(name, pa.string(), nullable=False) for name in ("role", "content", "thinking")]
+)
 
 GENERATIONS_SCHEMA = pa.schema(
     [
@@ -71,6 +73,7 @@ GENERATIONS_SCHEMA = pa.schema(
         pa.field("seconds", pa.float64()),
         pa.field("status", pa.string(), nullable=False),
         pa.field("error", pa.string(), nullable=False),
+        pa.field("thinking", pa.string(), nullable=False),
     ]
 )
 
@@ -102,6 +105,7 @@ class GenerationRow:
     status: str
     error: str
     in_suite: bool = True
+    thinking: str = ""
 
 
 @dataclass(frozen=True)
@@ -228,7 +232,10 @@ def _generation_row(record: TextRecord) -> dict[str, object]:
         "sample": record.generation.sample,
         "label": None if prompt.label is None else clean(prompt.label),
         "tags": [(clean(k), clean(v)) for k, v in prompt.tags.items()],
-        "messages": [{"role": clean(m.role), "content": clean(m.content)} for m in prompt.messages],
+        "messages": [
+            {"role": clean(m.role), "content": clean(m.content), "thinking": clean(m.thinking)}
+            for m in prompt.messages
+        ],
         "text": "" if tokens is None else clean(tokens.text),
         "response": clean(record.response),
         "n_prompt": 0 if trace is None else trace.n_prompt,
@@ -237,6 +244,7 @@ def _generation_row(record: TextRecord) -> dict[str, object]:
         "seconds": None if trace is None else float(trace.seconds),
         "status": record.status,
         "error": clean(record.error),
+        "thinking": clean(record.thinking),
     }
 
 
@@ -279,8 +287,9 @@ def open_table(path: Path) -> Any:
 
 
 def read_generations(path: Path) -> list[GenerationRow]:
-    columns = [name for name in GENERATIONS_SCHEMA.names if name != "text"]
     with open_table(path) as file:
+        there = set(file.schema_arrow.names) - {"text"}  # an older writer knew fewer columns
+        columns = [name for name in GENERATIONS_SCHEMA.names if name in there]
         rows = file.read(columns, use_threads=False).to_pylist()
     return [_as_generation(row) for row in rows]
 
@@ -329,7 +338,9 @@ def read_numbers(table: Any, n_sites: int, traits: Sequence[str]) -> Numbers:
 
 
 def _as_generation(row: Mapping[str, Any]) -> GenerationRow:
-    messages = tuple(Message(m["role"], m["content"]) for m in row["messages"])
+    messages = tuple(
+        Message(m["role"], m["content"], m.get("thinking") or "") for m in row["messages"]
+    )
     return GenerationRow(
         generation=Generation(row["prompt_id"], row["sample"]),
         prompt=Prompt(messages, row["label"], dict(row["tags"])),
@@ -340,6 +351,7 @@ def _as_generation(row: Mapping[str, Any]) -> GenerationRow:
         seconds=row["seconds"],
         status=row["status"],
         error=row["error"],
+        thinking=row.get("thinking") or "",
     )
 
 

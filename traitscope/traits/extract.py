@@ -12,6 +12,7 @@ Shapes: N texts, T tokens, S sites, K traits, D model width.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from traitscope.core import Site, TokenTable, TraitDirections
+from traitscope.core import Site, TokenTable, TraitDirections, Window
 from traitscope.engine import mean_states, score_texts
 from traitscope.errors import TraitError
 from traitscope.models import Model
@@ -31,6 +32,8 @@ __all__ = ["METHOD", "cached", "calibrated", "extract", "fits", "stacked"]
 
 METHOD = "mean_difference"
 _VERSION = "1"  # raised when the same data would give other numbers
+
+ANSWER = Window.parse("response[:]")
 
 Float32 = NDArray[np.float32]
 OnDone = Callable[[int, int], None]
@@ -124,6 +127,8 @@ def stacked(directions: Sequence[TraitDirections]) -> Float32:
 
 def _cache_path(model: Model, trait: Trait) -> Path:
     raw = [model.fingerprint, model.dtype_name, trait.data_hash, _neutral_hash(), METHOD, _VERSION]
+    if model.arguments:  # they are in every text that was read
+        raw.append(json.dumps(dict(model.arguments), sort_keys=True))
     digest = hashlib.sha256("\0".join(raw).encode()).hexdigest()[:24]
     return cache_dir() / "directions" / f"{trait.name}-{digest}.safetensors"
 
@@ -172,10 +177,15 @@ def _make(model: Model, traits: Sequence[Trait], on_done: OnDone) -> dict[str, T
 
 
 def _text(model: Model, example: Example) -> _Text:
-    """Prompt as rendered, then the response's own ids: the boundary comes from the ids."""
+    """Prompt as rendered, then the response's own ids: the boundary comes from the ids.
+
+    An answer has no thought here: of a model that thinks, an empty one stands before it.
+    """
     rendered = model.render(example.chat)
-    response = model.tokenizer(example.response, add_special_tokens=False)["input_ids"]
-    ids = (*rendered.token_ids, *(int(i) for i in response))
+    frame = model.frame(example.chat, rendered)
+    written = [frame, example.response] if frame else [example.response]
+    pieces = (model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in written)
+    ids = (*rendered.token_ids, *(int(i) for piece in pieces for i in piece))
     if len(ids) > model.context:
         raise TraitError(
             f"Expected texts of at most {model.context} tokens (the context of '{model.name}'), "
@@ -213,7 +223,7 @@ class _Normal:
         tokens, means, prompts = [], [], []
         for scored in score_texts(model, [t.token_ids for t in texts], direction_SDK):
             table, score_TSK = texts[scored.index].tokens, scored.score
-            said_TSK = score_TSK[table.content & (table.part == "response")].astype(np.float64)
+            said_TSK = score_TSK[ANSWER.pick(table)].astype(np.float64)
             tokens.append(said_TSK)
             means.append(said_TSK.mean(axis=0))
             prompts.append(score_TSK[table.n_prompt - 1].astype(np.float64))
