@@ -19,7 +19,7 @@ from traitscope.runs.reader import As, Run
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "compare", "differences", "partners"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def compare(a: Run, b: Run) -> Comparison:
     pairs = tuple((g, by_ids[ids]) for g, (ids, _) in texts_a.items() if ids in by_ids)
     sites = tuple(site.name for site in a.sites if site in b.sites)
     traits = tuple(trait for trait in a.traits if trait in b.traits)
-    return Comparison(a, b, pairs, sites, traits, tuple(_notes(a, b, pairs, sites, traits)))
+    return Comparison(a, b, pairs, sites, traits, (*_alone(a, b, pairs), *differences(a, b)))
 
 
 _Texts = Mapping[Generation, tuple[tuple[int, ...], tuple[str, ...]]]
@@ -93,22 +93,23 @@ def _check_vocabulary(a: Run, b: Run, texts_a: _Texts, texts_b: _Texts) -> None:
                 )
 
 
-def _notes(
-    a: Run,
-    b: Run,
-    pairs: Sequence[tuple[Generation, Generation]],
-    sites: Sequence[str],
-    traits: Sequence[str],
-) -> list[str]:
+def _alone(a: Run, b: Run, pairs: Sequence[tuple[Generation, Generation]]) -> list[str]:
     notes = []
     for run, paired in ((a, {x for x, _ in pairs}), (b, {y for _, y in pairs})):
         rows = [row.generation for row in run.generations() if row.status == "done"]
         alone = sum(name not in paired for name in rows)
         if alone:
             notes.append(f"{alone} of {len(rows)} texts of {run.path} have no partner.")
+    return notes
+
+
+def differences(a: Run, b: Run) -> list[str]:
+    """What does not line up between two runs whatever their texts: sites, traits, models."""
+    notes = []
+    for run, other in ((a, b), (b, a)):
         for what, every, shared in (
-            ("sites", [site.name for site in run.sites], sites),
-            ("traits", list(run.traits), traits),
+            ("sites", [site.name for site in run.sites], [site.name for site in other.sites]),
+            ("traits", list(run.traits), list(other.traits)),
         ):
             only = [name for name in every if name not in shared]
             if only:
@@ -118,7 +119,8 @@ def _notes(
             "The models differ in depth: a site of one name lies elsewhere in each. "
             "Compare depths, not names."
         )
-    others = [t for t in traits if a.directions[t].hash != b.directions[t].hash]
+    shared = [trait for trait in a.traits if trait in b.traits]
+    others = [t for t in shared if a.directions[t].hash != b.directions[t].hash]
     if others:
         notes.append(
             f"The directions of {', '.join(others)} differ: raw scores are in units of each run's "
@@ -127,3 +129,21 @@ def _notes(
     if a.header.model.get("fingerprint") == b.header.model.get("fingerprint"):
         notes.append("Both runs are of the same model.")
     return notes
+
+
+def partners(a: Run, b: Run) -> list[tuple[Generation, Generation]]:
+    """Done texts of one prompt and sample: by name, else by what was asked.  No token is read.
+
+    Of two models the answers may differ, and of two tokenizers the prompts' tokens do.
+    """
+    rows_b = [row for row in b.generations() if row.status == "done"]
+    names = {row.generation for row in rows_b}
+    asked = {(row.prompt.messages, row.generation.sample): row.generation for row in rows_b}
+    pairs = []
+    for row in a.generations():
+        if row.status == "done":
+            same = asked.get((row.prompt.messages, row.generation.sample))
+            partner = row.generation if row.generation in names else same
+            if partner is not None:
+                pairs.append((row.generation, partner))
+    return pairs

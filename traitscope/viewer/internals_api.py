@@ -12,6 +12,7 @@ The arithmetic is `runs.contributions`.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -147,7 +148,25 @@ def side_json(run: Run, inside: Internals, written: Contributions) -> dict[str, 
         "neurons": shapes.get("neurons", (0, 0))[1],
         "tensors": list(shapes),
         "step": max(1, -(-n_tokens // MATRIX)),
+        "problems": _problems(written, np.array([n_tokens - 1])),
     }
+
+
+def _problems(written: Contributions, rows: Rows) -> dict[str, str]:
+    """What cannot be had of this file, and why: so that nobody asks for it."""
+    wanted: dict[str, Callable[[], object]] = {
+        "account": lambda: written.accounts(rows),
+        "neurons": lambda: written.mean_neurons(rows),
+        "attention": lambda: attention_of(written.inside, rows),
+        "carried": lambda: written.carried(rows),
+    }
+    problems = {}
+    for name, attempt in wanted.items():
+        try:
+            attempt()
+        except RunError as error:
+            problems[name] = str(error)
+    return problems
 
 
 # --- who wrote the trait -------------------------------------------------------------------------
