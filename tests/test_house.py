@@ -52,6 +52,8 @@ RANK = {
     "machine": 3,
     "gauge": 4,
     "checkup": 4,
+    "sidebyside": 4,
+    "speedtest": 4,
     "work": 5,
     "prepare": 5,
     "fill": 5,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from traitscope import __version__
-from traitscope.cli import again, doctor, export, make, read, view
+from traitscope.cli import again, doctor, export, make, read, speedtest, view
 
 __all__ = ["app"]
 
@@ -48,5 +48,6 @@ for _verb, _name in (
     (read.verify, "verify"),
     (export.export, "export"),
     (doctor.doctor, "doctor"),
+    (speedtest.speedtest, "speedtest"),
 ):
     app.command(_name)(_verb)

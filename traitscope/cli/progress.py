@@ -22,6 +22,7 @@ from rich.progress import (
 )
 
 from traitscope.cli.screen import Screen, json_line
+from traitscope.cli.units import duration
 from traitscope.report.plain import one_line
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ TITLES = {
     "export": "Exporting",
     "write": "Saving",
     "check": "Checking",
+    "measure": "Measuring",
     "hash": "Hashing tensors",
     "done": "Done",
 }
@@ -126,7 +128,7 @@ class _Lines:
         said = [f"{tick.done} of {tick.total} {tick.unit}".rstrip()] if tick.total else []
         rate, left = self._pace.rate(tick), self._pace.left(tick)
         said += [f"{tick.tokens} tokens, {rate:.0f} a second"] if rate else []
-        said += [f"about {_duration(left)} left"] if left and left >= 1 else []
+        said += [f"about {duration(left)} left"] if left and left >= 1 else []
         if tick.message and tick.message != self._message:  # once is enough
             said.append(tick.message)
             self._message = tick.message
@@ -180,15 +182,3 @@ class _Bars:
         said = f"{tick.done}/{tick.total} {tick.unit}".rstrip() if tick.total else ""
         rate = self._pace.rate(tick)
         return f"{said}  {rate:.0f} tokens/s" if rate else said
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours} h {minutes} min"
-        if hours
-        else f"{minutes} min {rest} s"
-        if minutes
-        else f"{rest} s"
-    )
