@@ -88,10 +88,11 @@ def pair_sites(a: Sequence[Site], b: Sequence[Site]) -> tuple[tuple[int, int], .
 
 
 def _one_vocabulary(a: TokenTable, b: TokenTable) -> bool:
-    """One id, one piece, as far as these texts show."""
+    """One id, one piece, and the other way round, as far as these texts show."""
     pieces = dict(zip(a.token_id.tolist(), a.piece, strict=True))
+    ids = {piece: i for i, piece in pieces.items()}
     mine = zip(b.token_id.tolist(), b.piece, strict=True)
-    return all(pieces.get(i, piece) == piece for i, piece in mine)
+    return all(pieces.get(i, p) == p and ids.get(p, i) == i for i, p in mine)
 
 
 def _keys(tokens: TokenTable, by: str) -> list[object]:
