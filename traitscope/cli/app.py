@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from traitscope import __version__
-from traitscope.cli import again, doctor, export, make, read, speedtest, view
+from traitscope.cli import again, compare, doctor, export, make, read, speedtest, view
 
 __all__ = ["app"]
 
@@ -47,6 +47,7 @@ for _verb, _name in (
     (view.view, "view"),
     (read.verify, "verify"),
     (export.export, "export"),
+    (compare.compare, "compare"),
     (doctor.doctor, "doctor"),
     (speedtest.speedtest, "speedtest"),
 ):
