@@ -66,8 +66,8 @@ export function measure(text, trait, as) {
 // of the prompt, which is where a trait is read before a word is written.
 export function columnsOf(text, template) {
   const all = Array.from({ length: text.T }, (_, t) => t);
-  if (template) return all;
-  return all.filter((t) => text.tokens.content[t] || (t === text.n_prompt - 1 && t > 0));
+  const words = all.filter((t) => text.tokens.content[t] || (t === text.n_prompt - 1 && t > 0));
+  return template || !words.length ? all : words;
 }
 
 // The percentile (0 to 100) of an array, between neighbours as numpy has it; NaN for none.

@@ -54,8 +54,8 @@ function keysOf(page) {
   return [
     { key: "ArrowLeft", what: "token before (with Shift: ten)", run: (event) => across(event, -1) },
     { key: "ArrowRight", what: "next token (with Shift: ten)", run: (event) => across(event, 1) },
-    { key: "ArrowUp", what: "next site", run: () => page.climb(1) },
-    { key: "ArrowDown", what: "site before", run: () => page.climb(-1) },
+    { key: "ArrowUp", what: "next site (also ])", run: () => page.climb(1) },
+    { key: "ArrowDown", what: "site before (also [)", run: () => page.climb(-1) },
     { key: "]", run: () => page.climb(1) },
     { key: "[", run: () => page.climb(-1) },
     { key: "Home", what: "first token", run: () => page.step(-Infinity) },

@@ -13,7 +13,7 @@ export function tokenCard(card, view, token, site, lines) {
   fill(
     card,
     el("div", { class: "token-name" }, el("bdi", { class: "token-text" }, visibleText(text, token)),
-      el("span", { class: "dim" }, placeOf(text, token))),
+      el("span", { class: "dim token-place" }, placeOf(text, token))),
     el("dl", { class: "token-facts" },
       fact("id", tokens.id[token]),
       fact("piece", el("bdi", { class: "mono" }, tokens.piece[token])),
@@ -87,7 +87,7 @@ export function readingCard(card, view, jump) {
   ];
   fill(card, title,
     el("table", { class: "reading" },
-      el("tr", { class: "dim" }, el("td", {}), el("td", { class: "num" }, "z"), el("td", {}, "than neutral text")),
+      el("tr", { class: "dim" }, el("td", {}), el("td", { class: "num" }, "z"), el("td", {}, "beside neutral")),
       rows.map(readingRow)),
     el("p", {}, `Before the answer: ${lower(holdsSentence(text, measured, text.n_prompt - 1))}`),
     el("p", { class: "dim" }, `Means of neutral answers differ by ${apart(about)} z there. What the words alone give is no finding about the layers above.`),
