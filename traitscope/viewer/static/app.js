@@ -95,8 +95,7 @@ async function show() {
   const place = el("div", { class: `page page-${name || "runs"}` });
   try {
     if (!Object.hasOwn(PAGES, name)) throw new Error(`There is no page '${name}'. The first page lists the runs.`);
-    if (!app.runs.length) await app.loadRuns();
-    const module = await import(PAGES[name]);
+    const [module] = await Promise.all([import(PAGES[name]), app.runs.length ? null : app.loadRuns()]);
     if (mine !== turn) return;
     fill(main, place);
     scrollTo(0, 0);
