@@ -18,7 +18,9 @@ from torch import Tensor
 from tests import tiny
 from traitscope import checkup
 from traitscope.checkup import Diagnosis, at_load, doctor
-from traitscope.engine import decode
+from traitscope.core import Generation, GenerationConfig
+from traitscope.engine import decode, gumbel, noise_key
+from traitscope.engine.sampling import gap
 from traitscope.engine.slots import Slots, masks
 from traitscope.errors import InputError, MachineError, ModelError
 from traitscope.models import FAMILIES, Model, Speller, anatomy, hash_tensors, prove
@@ -73,6 +75,51 @@ def test_a_narrow_dtype_has_its_own_allowance() -> None:
     allowed = {check.proof.name: check.proof.allowed for check in found.checks}
     assert allowed["batched = alone"] == 0.25
     assert allowed["sampled text = alone"] == 1.0
+
+
+def _twins(monkeypatch: pytest.MonkeyPatch, apart: float, nudge: float) -> Model:
+    """A model whose tokens come in pairs of nearly one logit; a batch nudges the second."""
+    hf = tiny.hf_model("llama")
+    with torch.no_grad():
+        hf.lm_head.weight[1::2] = hf.lm_head.weight[0::2] * (1 - apart)
+    own = decode.pick
+
+    def nudged(logits_BV: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+        if len(logits_BV) > 1:
+            logits_BV = logits_BV.clone()
+            logits_BV[:, 1::2] += nudge
+        return own(logits_BV, *rest)
+
+    monkeypatch.setattr(decode, "pick", nudged)
+    return Model.wrap(hf, tiny.tokenizer())
+
+
+def test_a_near_tie_is_excused_and_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = doctor(_twins(monkeypatch, 0.0, 1e-6))
+    (batched,) = (c.proof for c in found.checks if c.proof.name == "batched = alone")
+    assert batched.held
+    assert "0 of 6 texts equal; near ties excused: text 1 at token 25 (0.0e+00)" in batched.detail
+    assert batched.detail.count("(") == 6, "each one is listed"
+    assert found.held
+
+
+def test_a_flip_that_is_no_tie_is_not_excused(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = doctor(_twins(monkeypatch, 1e-3, 1e-1))
+    assert failed(found) == ["batched = alone"]
+    (batched,) = (c.proof for c in found.checks if c.proof.name == "batched = alone")
+    assert "excused" not in batched.detail
+    assert failed_at_load(_twins(monkeypatch, 1e-3, 1e-1)) == ["batched = alone"]
+
+
+def test_the_gap_is_that_of_what_was_drawn() -> None:
+    logits = torch.tensor([1.0, 3.0, 2.5, 0.0])
+    name = Generation("00" * 8)
+    assert gap(logits, name, 5, GenerationConfig(temperature=0)) == 0.5
+    config = GenerationConfig(temperature=0.5, top_k=3, seed=4)
+    token = torch.tensor([[1, 2, 0]])
+    noise = gumbel(torch.tensor([noise_key(4, name)]), torch.tensor([5]), token)[0]
+    first, second, _ = (logits.log_softmax(-1)[token[0]] / 0.5 + noise).sort(descending=True)[0]
+    assert gap(logits, name, 5, config) == pytest.approx(float(first - second), abs=1e-6)
 
 
 # --- the cache and its masks ---------------------------------------------------------------------

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from traitscope.core import Float32, Generation, GenerationConfig, Trace, prompt_id_of
+from traitscope.core import Float32, Generation, GenerationConfig, Int32, Trace, prompt_id_of
 from traitscope.engine.decode import Batching, Request, generate
 from traitscope.engine.replay import score_texts
+from traitscope.engine.sampling import gap
 from traitscope.models import FAMILIES, UNREADABLE, Model, Proof, is_finite
 from traitscope.models.proof import probe_ids, timed
 
@@ -28,6 +29,7 @@ __all__ = ["LONG", "QUICK", "WIDE", "Probe", "agreement", "repetition"]
 _ALLOWED = {torch.float32: 1e-5, torch.float64: 1e-5}
 _NARROW = 0.25
 TEMPERATURE = 0.7
+NEAR_TIE = 1e-5  # of perturbed logits: rounding may decide which of two is picked
 
 Traces = dict[Generation, Trace]
 
@@ -90,7 +92,7 @@ def _agreement(model: Model, probe: Probe) -> Iterator[Proof]:
     requests, config = _requests(model, probe), _config(temperature=0.0)
     together = _together(model, requests, config, probe.rows)
     alone = _alone(model, requests, config)
-    yield _compared(batched, together, alone, allowed)
+    yield _compared(model, batched, together, alone, config)
     # those run alone: what a batch breaks is named above
     yield Proof.of(plain, _replayed(model, list(alone.values())), allowed)
 
@@ -105,29 +107,79 @@ def _repetition(model: Model, probe: Probe, agree: bool) -> Iterator[Proof]:
     requests, config = _requests(model, probe), _config(TEMPERATURE)
     first = _together(model, requests, config, probe.rows)
     again = _together(model, requests, config, probe.rows)
-    yield _compared(twice, first, again, allowed)
+    yield _compared(model, twice, first, again, config)
     if not agree:
         yield Proof.skipped(sampled, flips, "batched is not alone", unit="of texts")
         return
     alone = _alone(model, requests, config)
-    share = _unequal(first, alone) / len(alone)
-    detail = f"{_equal(first, alone)}, temperature {TEMPERATURE}"
+    apart = _flips(model, first, alone, config)
+    share = sum(not flip.excused for flip in apart) / len(alone)
+    detail = f"{_said(apart, len(alone))}, temperature {TEMPERATURE}"
     yield Proof.of(sampled, share, flips, detail, unit="of texts")
 
 
-def _compared(name: str, some: Traces, others: Traces, allowed: float) -> Proof:
-    """Numbers within what is allowed; in float32 the texts must be equal too."""
+def _compared(
+    model: Model, name: str, some: Traces, others: Traces, config: GenerationConfig
+) -> Proof:
+    """Numbers within what is allowed; in float32 the texts must be equal too, near ties excused."""
+    allowed = _ALLOWED.get(model.dtype, _NARROW)
     worst = max(_apart(some[key], others[key]) for key in others)
-    held = worst <= allowed and not (allowed < _NARROW and _unequal(some, others))
-    return Proof(name, worst, allowed, held, _equal(some, others))
+    apart = _flips(model, some, others, config)
+    held = worst <= allowed and not (_exact(model) and any(not flip.excused for flip in apart))
+    return Proof(name, worst, allowed, held, _said(apart, len(others)))
 
 
-def _equal(some: Traces, others: Traces) -> str:
-    return f"{len(others) - _unequal(some, others)} of {len(others)} texts equal"
+@dataclass(frozen=True)
+class _Flip:
+    """A text that came out as another: where, and how far apart the two best were there.
+
+    `gap` is None where it was not measured: narrow dtypes promise no texts.
+    """
+
+    text: int
+    position: int
+    gap: float | None
+
+    @property
+    def excused(self) -> bool:
+        return self.gap is not None and self.gap < NEAR_TIE
+
+    def __str__(self) -> str:
+        return f"text {self.text + 1} at token {self.position + 1} ({self.gap:.1e})"
 
 
-def _unequal(some: Traces, others: Traces) -> int:
-    return sum(not np.array_equal(some[k].token_ids, others[k].token_ids) for k in others)
+def _flips(
+    model: Model, some: Traces, others: Traces, config: GenerationConfig
+) -> tuple[_Flip, ...]:
+    found = []
+    for number, (key, other) in enumerate(others.items()):
+        a, b = some[key].token_ids, other.token_ids
+        if np.array_equal(a, b):
+            continue
+        at = _same(a, b)
+        apart = _gap(model, other, at, config) if _exact(model) else None
+        found.append(_Flip(number, at, apart))
+    return tuple(found)
+
+
+@torch.inference_mode()
+def _gap(model: Model, trace: Trace, position: int, config: GenerationConfig) -> float:
+    """How near a tie was: the two best of a plain forward, perturbed as they were."""
+    ids = torch.tensor([trace.token_ids[:position].tolist()], device=model.device)
+    logits = model.hf(input_ids=ids, use_cache=False).logits[0, -1]
+    return gap(logits, trace.generation, position, config)
+
+
+def _said(apart: Sequence[_Flip], texts: int) -> str:
+    said = f"{texts - len(apart)} of {texts} texts equal"
+    ties = [str(flip) for flip in apart if flip.excused]
+    return f"{said}; near ties excused: {', '.join(ties)}" if ties else said
+
+
+def _same(a: Int32, b: Int32) -> int:
+    """How many ids two texts have in common at their beginning."""
+    n = min(len(a), len(b))
+    return int(np.cumprod(a[:n] == b[:n], dtype=np.int64).sum())
 
 
 def _exact(model: Model) -> bool:
@@ -174,10 +226,7 @@ def _alone(model: Model, requests: Sequence[Request], config: GenerationConfig) 
 
 def _apart(a: Trace, b: Trace) -> float:
     """The largest |score difference| / |h| over the positions that have the same history."""
-    same = np.cumprod(
-        a.token_ids[: len(b.token_ids)] == b.token_ids[: len(a.token_ids)], dtype=np.int64
-    )
-    n = int(same.sum())
+    n = _same(a.token_ids, b.token_ids)
     difference = np.abs(a.score[:n] - b.score[:n]).max(axis=-1) / b.norm[:n]
     return float(np.nan_to_num(difference, nan=np.inf).max())
 

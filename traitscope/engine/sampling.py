@@ -18,7 +18,7 @@ from torch import Tensor
 
 from traitscope.core import Generation, GenerationConfig
 
-__all__ = ["gumbel", "noise_key", "pick"]
+__all__ = ["gap", "gumbel", "noise_key", "pick"]
 
 # SplitMix64 (Steele, Lea, Flood 2014), on int64: products wrap, shifts are made logical
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
@@ -67,18 +67,37 @@ def pick(
     return token_B, logprob_BV.gather(1, token_B[:, None])[:, 0]
 
 
+def gap(logits_V: Tensor, generation: Generation, position: int, config: GenerationConfig) -> float:
+    """How far apart the two best are of what the token at `position` is the argmax of."""
+    best = logits_V.float()
+    if config.temperature > 0:
+        key_B = torch.tensor([noise_key(config.seed, generation)], device=best.device)
+        position_B = torch.tensor([position], device=best.device)
+        logprob_BV = torch.log_softmax(best, dim=-1)[None]
+        best = _noisy(logprob_BV, key_B, position_B, config)[0][0]
+    first, second = best.topk(2).values.tolist()
+    return float(first - second)
+
+
 def _draw(
     logprob_BV: Tensor, key_B: Tensor, position_B: Tensor, config: GenerationConfig
 ) -> Tensor:
+    noisy_BC, token_BC = _noisy(logprob_BV, key_B, position_B, config)
+    return token_BC.gather(1, noisy_BC.argmax(dim=-1, keepdim=True))[:, 0]
+
+
+def _noisy(
+    logprob_BV: Tensor, key_B: Tensor, position_B: Tensor, config: GenerationConfig
+) -> tuple[Tensor, Tensor]:
+    """Perturbed log-weights and ids [B, C] of the candidates."""
     vocabulary = logprob_BV.shape[1]
     top_k = min(config.top_k or vocabulary, vocabulary)
     if top_k == vocabulary and config.top_p >= 1.0:
         every_BV = torch.arange(vocabulary, device=logprob_BV.device).expand_as(logprob_BV)
         noisy_BV = logprob_BV / config.temperature + gumbel(key_B, position_B, every_BV)
-        return noisy_BV.argmax(dim=-1)
+        return noisy_BV, every_BV
     weight_BC, token_BC = _candidates(logprob_BV / config.temperature, top_k, config.top_p)
-    noisy_BC = weight_BC + gumbel(key_B, position_B, token_BC)
-    return token_BC.gather(1, noisy_BC.argmax(dim=-1, keepdim=True))[:, 0]
+    return weight_BC + gumbel(key_B, position_B, token_BC), token_BC
 
 
 def _candidates(weight_BV: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
