@@ -12,7 +12,7 @@ from traitscope.core import Float32, Generation, TraitDirections
 from traitscope.gauge import shape_of, step_times
 from traitscope.machine import free_memory
 from traitscope.models import Model, Proof
-from traitscope.runs import RunWriter
+from traitscope.runs import Run, RunWriter
 from traitscope.sizing import DEFAULT_ROWS, Sizing, choose_rows
 from traitscope.suite import Suite, TraitSource
 from traitscope.traits.extract import extract, fits
@@ -67,7 +67,11 @@ def rows_for(
 
 
 def own_up(writer: RunWriter, model: Model, proofs: Sequence[Proof]) -> None:
-    """What failed of a model that is used all the same; also of one that goes on a run."""
+    """What failed of a model that is used all the same, also of one that goes on with a run; and
+    a run that goes on on another kind of device, whose numbers are others in the last digits."""
+    before = Run.open(writer.path).devices[-1]
+    if model.device_kind != before:
+        writer.event("device", before=before, to=model.device_kind)
     broken = [proof.to_dict() for proof in proofs if proof.held is False]
     if broken:
         place = {"dtype": model.dtype_name, "device": str(model.device)}

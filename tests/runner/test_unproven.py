@@ -13,6 +13,7 @@ from tests import tiny
 from tests.runner.small import save_model, small_suite
 from traitscope.errors import ModelError
 from traitscope.models import Model
+from traitscope.replays import replay_run
 from traitscope.report import night, summarise
 from traitscope.runner import run_suite
 from traitscope.runs import Run, verify
@@ -99,3 +100,25 @@ def test_a_wrapped_model_is_asked_too(home: Path, odd: str) -> None:
     with pytest.raises(ModelError, match="no double BOS"):
         run_suite(suite_of(home, odd), model=model)
     assert run_suite(suite_of(home, odd, allow_unproven=True), model=model).stats["made"] == 1
+
+
+def test_a_run_that_goes_on_on_another_kind_of_device_says_so(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of(*texts: str) -> Run:
+        return Run.open(run_suite(small_suite(home, prompts={"asks": {"texts": [*texts]}})).path)
+
+    run = of("Who?")
+    assert run.devices == ("cpu",)
+    assert "Made on" not in page(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(Model, "device_kind", "cuda NVIDIA X")
+        run = of("Who?", "How?")
+        assert run.devices == ("cpu", "cuda NVIDIA X")
+        assert "Made on cpu, then cuda NVIDIA X: the last digits" in page(run)
+        run = of("Who?", "How?", "When?")
+        assert run.devices == ("cpu", "cuda NVIDIA X"), "it is said once"
+    replay_run(run.path, [], keep=["0.post"])
+    assert Run.open(run.path).devices == ("cpu", "cuda NVIDIA X", "cpu")
+    assert summarise(Run.open(run.path)).devices == ("cpu", "cuda NVIDIA X")
+    assert verify(run.path) == []

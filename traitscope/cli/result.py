@@ -37,6 +37,7 @@ def run_result(outcome: Outcome, summary: Summary) -> dict[str, Any]:
         "failed": counts.failed,
         "missing": counts.missing,
         "unproven": list(summary.unproven),
+        "devices": list(summary.devices),
         "failures": [asdict(failure) for failure in summary.failures],
         **{name: outcome.stats.get(name) for name in _OF_THIS_CALL},
         "expectations": [_expectation(verdict) for verdict in summary.expectations],

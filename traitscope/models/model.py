@@ -80,6 +80,14 @@ class Model:
         return device_of(self.hf)
 
     @property
+    def device_kind(self) -> str:
+        """What does the arithmetic: "cpu", "mps", or "cuda" and the GPU's name."""
+        device = self.device
+        if device.type != "cuda":
+            return device.type
+        return f"cuda {torch.cuda.get_device_name(device)}"
+
+    @property
     def dtype(self) -> torch.dtype:
         """The dtype of the residual stream."""
         dtype: torch.dtype = self.hf.get_input_embeddings().weight.dtype
@@ -135,6 +143,7 @@ class Model:
             "model_type": self.anatomy.config.model_type,
             "dtype": self.dtype_name,
             "device": str(self.device),
+            "device_kind": self.device_kind,
             "n_blocks": len(self.anatomy.blocks),
             "n_heads": self.anatomy.n_heads,
             "d_model": self.anatomy.d_model,

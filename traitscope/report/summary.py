@@ -109,7 +109,8 @@ class TraitSummary:
 class Summary:
     """Everything that the report says.
 
-    `unproven` has a sentence for each check that failed and was passed over (--allow-unproven).
+    `unproven` has a sentence for each check that failed and was passed over (--allow-unproven);
+    `devices` the kinds of device that it was made on, each once.
     """
 
     path: str
@@ -121,6 +122,7 @@ class Summary:
     model: Mapping[str, Any]
     proofs: Any
     unproven: tuple[str, ...]
+    devices: tuple[str, ...]
     generation: Mapping[str, Any]
     rows: int
     counts: Counts
@@ -145,6 +147,7 @@ def summarise(run: Run) -> Summary:
         model=header.model,
         proofs=header.proofs,
         unproven=_unproven(run),
+        devices=tuple(dict.fromkeys(run.devices)),
         generation=header.generation,
         rows=header.rows,
         counts=_counts(run, rows, traits),

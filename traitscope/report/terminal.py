@@ -83,6 +83,7 @@ def _head(summary: Summary, canvas: Canvas) -> Group:
         Text(f"  {dot.join([*machine, when])}", style=DIM),
         *_agreement(summary),
         *_unproven(summary, canvas),
+        *_devices(summary),
         *_outside(summary),
     )
 
@@ -116,6 +117,13 @@ def _unproven(summary: Summary, canvas: Canvas) -> Iterator[Text]:
         yield Text(f"  {canvas.signs.missed} {said}", style=foreground(9))
         for check in summary.unproven:
             yield Text(f"    {one_line(check)}", style=foreground(9))
+
+
+def _devices(summary: Summary) -> Iterator[Text]:
+    """That texts were made on more than one kind of device."""
+    if len(summary.devices) > 1:
+        kinds = one_line(", then ".join(summary.devices))
+        yield Text(f"  Made on {kinds}: the last digits of its texts' numbers do not compare.")
 
 
 def _outside(summary: Summary) -> Iterator[Text]:

@@ -151,6 +151,15 @@ class Run:
         events = [event for line in lines if (event := unseal(line)) is not None]
         return [{k: v for k, v in event.items() if k != "sum"} for event in events]
 
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The kinds of device that it was made on, in order; another kind is another number in the
+        last digits, so that nothing is promised between texts of two."""
+        first = str(self.header.model.get("device", "cpu")).partition(":")[0]
+        kinds = [str(self.header.model.get("device_kind", first))]
+        kinds += [str(e.get("to")) for e in self.events() if e.get("kind") == "device"]
+        return tuple(kinds)
+
     # --- one text --------------------------------------------------------------------------------
 
     def text(self, generation: Generation | str) -> TextData:
