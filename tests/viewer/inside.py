@@ -19,12 +19,19 @@ N_PROMPT, BLOCK, HEADS, WIDTH, NEURONS = 5, 1, 2, 3, 6
 BIAS = 0.25  # of each bias vector's entries
 
 
-def inside_run(path: Path, *, kind: str = "sequential", numbers: tuple[int, ...] = (0, 1)) -> Path:
-    """Texts `numbers` with internals of block 1, and as many more without."""
+def inside_run(
+    path: Path,
+    *,
+    kind: str = "sequential",
+    numbers: tuple[int, ...] = (0, 1),
+    fingerprint: str = "ff00",
+) -> Path:
+    """Texts `numbers` with internals of block 1."""
     records = [text_record(i, pieces=PIECES, n_prompt=N_PROMPT, prompt=EVIL) for i in numbers]
     records = [replace(r, prompt=replace(r.prompt, tags={"by": EVIL})) for r in records]
     captures = [Capture(generation(i), "inside", "internals") for i in numbers]
-    header = replace(header_of(), name=EVIL, captures=tuple(captures))
+    model = {**header_of().model, "fingerprint": fingerprint}
+    header = replace(header_of(), name=EVIL, captures=tuple(captures), model=model)
     with RunWriter.create(path, header, directions()) as writer:
         writer.commit(records, captures, [internals_of(record, kind) for record in records])
     return path

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.runs.build import generation
-from tests.viewer.inside import BLOCK, EVIL, HEADS, N_PROMPT, PIECES, inside_run
+from tests.viewer.inside import BLOCK, EVIL, HEADS, PIECES, inside_run
 from traitscope.runs import Run
 from traitscope.runs.contributions import Contributions
 from traitscope.viewer import make_app, open_runs
@@ -113,7 +113,6 @@ def test_who_wrote_the_trait(page: Page, serve: Callable[[Any], str], tmp_path: 
     own = written.heads(rows_of(tokens, "7"))[0]
     assert [float(value) for value in row[5 : 5 + HEADS]] == pytest.approx(list(own), abs=1e-5)
     assert [row[2] for row in table[1:]] == list(PIECES[1:])
-    assert N_PROMPT == 5
 
 
 def test_a_file_that_leaves_tensors_out_is_said(

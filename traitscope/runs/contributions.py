@@ -25,6 +25,7 @@ Float64 = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
 _ROWS_AT_ONCE = 256  # neurons of this many tokens are widened to float64 together
+_CHECKED = 4  # tokens at which a head's output is held against attention times values
 _SPLITS = 1e-2  # heads kept as float16 reproduce their output to about 1e-3
 
 
@@ -34,7 +35,8 @@ class Account:
 
     `before` and `after` are h . v of the stream on either side.  `parts` should add up to
     `after - before`; what is left over is rounding, or something that the model adds besides.
-    `norm` is |h| after it, the unit of that rounding.
+    `norm` is |h| after it, the unit of that rounding.  `there`: the trait has a direction there;
+    without one all is 0.
     """
 
     site: str
@@ -42,6 +44,7 @@ class Account:
     after: Float64
     norm: Float64
     parts: Mapping[str, Float64]
+    there: bool
 
     @property
     def change(self) -> Float64:
@@ -168,11 +171,12 @@ class Contributions:
         n_heads, width = weight_Hd.shape
         values_TGd = v.astype(np.float64).reshape(len(v), -1, width)
         group = np.arange(n_heads) * values_TGd.shape[1] // n_heads
-        look_HNT = attention[:, rows].astype(np.float64)
-        self._check_split(look_HNT, values_TGd, group, head_out[rows])
+        some = rows[:: max(1, len(rows) // _CHECKED)]
+        self._check_split(attention[:, some], values_TGd, group, head_out[some])
         carries_TH = np.einsum("thd,hd->th", values_TGd[:, group], weight_Hd)
-        scale = self._scale("attn", rows)
-        return np.asarray(np.einsum("hnt,n->ht", look_HNT, scale) * carries_TH.T / len(rows))
+        share_N = self._scale("attn", rows) / len(rows)
+        look_HT = np.stack([share_N @ head[rows].astype(np.float64) for head in attention])
+        return np.asarray(look_HT * carries_TH.T)
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -195,16 +199,18 @@ class Contributions:
         direction_D = self.directions.direction[self._sites.index(site)].astype(np.float64)
         first, last = (h[rows].astype(np.float64) for h in tensors(self.inside, before, after))
         norm = np.linalg.norm(last, axis=1)
-        return Account(site, first @ direction_D, last @ direction_D, norm, parts)
+        there = bool(direction_D.any())
+        return Account(site, first @ direction_D, last @ direction_D, norm, parts, there)
 
     def _check_split(
         self,
-        look_HNT: Float64,
+        look_HNT: NDArray[np.generic],
         values_TGd: Float64,
         group: NDArray[np.intp],
         head_out: NDArray[np.generic],
     ) -> None:
-        made_NHd = np.einsum("hnt,thd->nhd", look_HNT, values_TGd[:, group])
+        look = look_HNT.astype(np.float64)
+        made_NHd = np.einsum("hnt,thd->nhd", look, values_TGd[:, group])
         own_NHd = head_out.astype(np.float64).reshape(made_NHd.shape)
         apart = np.abs(made_NHd - own_NHd).max(initial=0.0)
         if apart > _SPLITS * np.abs(own_NHd).max(initial=0.0):

@@ -216,6 +216,11 @@ class Run:
         generation = _named(generation)
         return sorted(block for name, block in self._index.internals if name == generation)
 
+    def all_internals(self) -> list[tuple[Generation, int]]:
+        """Texts and blocks whose internals were kept, in the order of the texts."""
+        place = {row.generation: i for i, row in enumerate(self.generations())}
+        return sorted(self._index.internals, key=lambda key: (place[key[0]], key[1]))
+
     def internals(self, generation: Generation | str, block: int) -> Internals:
         """The inside of one block for one text (core.Internals); tensors are read when touched."""
         generation = _named(generation)

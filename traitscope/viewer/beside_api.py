@@ -7,12 +7,14 @@ b - a; heads and neurons are subtracted only where they are those of one model's
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from traitscope.core import Internals
+from traitscope.core import Generation, Internals
 from traitscope.errors import RunError
 from traitscope.runs import GenerationRow, Run
 from traitscope.runs.contributions import Contributions, Rows
@@ -68,16 +70,21 @@ def _insides(request: Request) -> Response:
     runs: OpenRuns = request.app.state.runs
     captures = [
         {
-            "name": f"{number}/{row.generation.id}/{block}",
+            "name": f"{number}/{generation.id}/{block}",
             "run": number,
             "block": block,
-            "label": title_of(row),
+            "label": label,
         }
         for number in range(len(runs))
-        for row in runs[number].generations()
-        for block in runs[number].internal_blocks(row.generation)
+        for generation, block, label in _labelled(runs[number])
     ]
     return answer({"captures": captures})
+
+
+def _labelled(run: Run) -> Iterator[tuple[Generation, int, str]]:
+    rows = {row.generation: row for row in run.generations()}
+    for generation, block in run.all_internals():
+        yield generation, block, title_of(rows[generation])
 
 
 def _side(request: Request, side: str, at: str) -> tuple[Run, Internals, Contributions, Rows]:

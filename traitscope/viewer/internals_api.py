@@ -198,6 +198,7 @@ def _means(account: Account) -> dict[str, Any]:
         "total": account.total.mean(),
         "parts": [{"name": name, "value": part.mean()} for name, part in account.parts.items()],
         "off": off.max(),
+        "there": account.there,
     }
 
 

@@ -41,7 +41,9 @@ const app = {
   go(hash, { replace = false } = {}) {
     if (hash === location.hash) return;
     if (!replace) {
-      location.hash = hash;
+      // at once, not by the event that a new hash would bring later: keys may have moved on by then
+      history.pushState(null, "", hash);
+      show();
       return;
     }
     history.replaceState(null, "", hash);

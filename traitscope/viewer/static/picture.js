@@ -3,6 +3,7 @@
 import { download } from "./dom.js";
 
 const NOT_XML = /[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]/g;
+const MARGIN = 16; // px; below twice that, since letters may be set a little larger in a picture
 const TALLEST = 8000; // px: browsers refuse larger canvases
 
 // --- a picture -----------------------------------------------------------------------------------
@@ -20,16 +21,24 @@ export async function savePicture(root, name) {
 }
 
 async function imageOf(root) {
-  const [width, height] = [root.scrollWidth, Math.min(root.scrollHeight, TALLEST)];
+  const width = root.scrollWidth + 2 * MARGIN;
+  const height = Math.min(root.scrollHeight + 4 * MARGIN, TALLEST);
   const copy = root.cloneNode(true);
   const drawn = [...root.querySelectorAll("canvas")];
   [...copy.querySelectorAll("canvas")].forEach((canvas, i) => canvas.replaceWith(pictured(drawn[i])));
+  // heights that follow the window would follow the picture's
+  const stacks = [...root.querySelectorAll(".stack")];
+  [...copy.querySelectorAll(".stack")].forEach((stack, i) => (stack.style.height = `${stacks[i].clientHeight}px`));
+  const chosen = [...root.querySelectorAll("select")];
+  [...copy.querySelectorAll("select")].forEach((select, i) => select.options[chosen[i].selectedIndex]?.setAttribute("selected", ""));
+  const typed = [...root.querySelectorAll("input")];
+  [...copy.querySelectorAll("input")].forEach((input, i) => input.setAttribute("value", typed[i].value));
   for (const node of copy.querySelectorAll("[data-no-picture]")) node.remove();
   for (const node of textsIn(copy)) node.data = node.data.replace(NOT_XML, "\ufffd");
   const { fontFamily, fontSize, lineHeight, color } = getComputedStyle(root);
   const paper = getComputedStyle(document.body).backgroundColor;
   const box = document.createElement("div");
-  box.setAttribute("style", `box-sizing:border-box;width:${width}px;height:${height}px;overflow:hidden;background:${paper};color:${color};font-family:${fontFamily};font-size:${fontSize};line-height:${lineHeight}`);
+  box.setAttribute("style", `box-sizing:border-box;padding:${MARGIN}px;width:${width}px;height:${height}px;overflow:hidden;background:${paper};color:${color};font-family:${fontFamily};font-size:${fontSize};line-height:${lineHeight}`);
   const style = document.createElement("style");
   style.textContent = rules();
   box.append(style, copy);

@@ -6,8 +6,8 @@ import { placesOf, sized } from "./heat.js";
 import { colourOf, percentile } from "./scale.js";
 import { visibleText } from "./tokens.js";
 
-const LINES = 48; // from one token, the largest weights
-const LEAST = 0.005; // a line of less would not be seen
+export const LINES = 48; // from one token, the largest weights
+export const LEAST = 0.005; // a line of less would not be seen
 const LABELS = 58; // px under the lines
 const LETTERS = 9;
 

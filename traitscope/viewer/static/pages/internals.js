@@ -3,7 +3,7 @@
 // Numbers are fetched as they are asked for and kept; the drawing is in ../draw/inside.js.
 
 import { el, fill } from "../dom.js";
-import { drawLooks, drawMatrix, matrixAt, partsView, readParts, tokenView } from "../draw/inside.js";
+import { LEAST, LINES, drawLooks, drawMatrix, matrixAt, partsView, readParts, tokenView } from "../draw/inside.js";
 import { drawCross, drawHeat, heatAt } from "../draw/heat.js";
 import { colourOf, columnsOf, themeOf } from "../draw/scale.js";
 import { paintTokens, pointAt, renderTokens, visibleText } from "../draw/tokens.js";
@@ -20,7 +20,9 @@ export async function open(main, route, app) {
   const [, run, id, block] = route.path;
   const place = `api/runs/${encodeURIComponent(run)}`;
   const here = `${place}/internals/${encodeURIComponent(id)}/${encodeURIComponent(block)}`;
+  app.status("reading the block \u2026");
   const [text, side, list] = await Promise.all([app.api(`${place}/texts/${encodeURIComponent(id)}`), app.api(here), app.api("api/internals")]);
+  app.status("");
   text.T = text.tokens.id.length;
   app.trail([[`#/run/${run}`, app.runName(Number(run))], [`#/text/${run}/${id}`, titleOf(text)], [location.hash, `block ${block}`]]);
   const page = new InsidePage(main, { run, text, side, here, others: list.captures }, app);
@@ -304,6 +306,7 @@ class InsidePage {
     const rest = drawLooks(parts.looks, view, this.lookFrom(), row(data.looks), row(data.carried));
     fill(parts.looksNote, `of head ${head} from ${this.overWords()}${state.over === "token" ? "" : ", drawn from its last token"}: as wide as the weight`,
       data.carried ? `, coloured by what it brought of ${this.trait()}` : "",
+      view.columns.filter((t) => row(data.looks)[t] >= LEAST).length > LINES ? `; the ${LINES} largest` : "",
       rest > 0.01 ? `; ${Math.round(100 * rest)}% went to ${state.template ? "no" : "template"} tokens, not shown (h)` : "",
       this.failed.carried ? ` (${this.failed.carried.message})` : "");
   }
@@ -338,7 +341,7 @@ class InsidePage {
     const names = [`a: ${this.overWords()}`, `b: ${state.over.includes("[") ? this.overWords() : "its answer"}`];
     const other = state.b ? (data.other ?? null) : null;
     if (data.account) {
-      accountTable(parts.account, data.account, other, names);
+      accountTable(parts.account, data.account, other, names, this.side.model.dtype === "float32" ? 1e-4 : 2e-2);
       headsTable(parts.heads, this, data.account, other, (head) => this.lookedMost(head), names);
     } else {
       fill(parts.account, el("p", { class: "dim" }, failed.account?.message ?? ""));

@@ -17,7 +17,6 @@ export const STYLE = `
 .inside-grid .map-cross { position: absolute; inset: 0; width: 100%; height: 100%; pointer-events: none; }
 .inside-grid .matrix { width: 100%; aspect-ratio: 1; max-height: 380px; cursor: crosshair; display: block; }
 .inside-page .caption { white-space: normal; line-height: 1.25; flex-wrap: wrap; row-gap: 2px; }
-.inside-page select { max-width: 300px; }
 .who { width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
 .who th { font-weight: 500; color: var(--dim); text-align: left; padding: 1px 8px 1px 0; white-space: nowrap; }
 .who th.num { text-align: right; }
@@ -30,6 +29,9 @@ export const STYLE = `
 .tall { max-height: 260px; overflow-y: auto; }
 .inside-grid h3 { font-size: 13px; margin: 0 0 4px; display: flex; gap: 8px; align-items: baseline; flex-wrap: wrap; }
 .inside-grid h3 .group { margin-left: auto; }
+.account h3:not(:first-child) { margin-top: 10px; }
+.inside-page input { width: 84px; padding: 2px 7px; }
+.inside-page .controls select { max-width: 210px; }
 .inside-grid .small { font-size: 12px; line-height: 1.3; margin: 2px 0 0; }
 `;
 
@@ -75,6 +77,7 @@ export function skeleton(page) {
   parts.root = el("div", { class: "inside-page" }, el("style", {}, TOKENS, STYLE),
     el("div", { class: "text-title" },
       el("h1", {}, `inside block ${side.block} \u00b7 `, el("bdi", {}, titleOf(text))),
+      el("span", { class: "dim" }, `${text.run.model} \u00b7 ${app.runName(Number(page.run))}`),
       el("span", { class: "neighbours" }, app.link(`#/text/${page.run}/${text.generation}`, "trajectory")),
       el("span", { class: "controls", "data-no-picture": "" }, el("span", { class: "group" },
         button("PNG", "save the picture (g)", () => page.savePng()), button("CSV", "save the numbers (x)", () => page.saveCsv())))),
@@ -104,13 +107,15 @@ export function barCell(value, most) {
 }
 
 // Parts, their sum and the true change; `others` are the accounts of the capture beside it.
-export function accountTable(host, mine, others, names) {
+// `rounding` is what the model's own arithmetic may leave over, in |h|.
+export function accountTable(host, mine, others, names, rounding) {
   const two = others !== null;
   const row = (name, value, other, kind = "") =>
     el("tr", { class: kind }, el("th", {}, name), number(value), two ? [number(other), number(other - value)] : null);
   const heads = () => two ? el("tr", {}, el("th", {}), names.map((name) => el("th", { class: "num" }, name)), el("th", { class: "num" }, "b \u2212 a")) : null;
   const tables = mine.accounts.map((account, i) => {
     const other = two ? others.accounts[i] : null;
+    if (!account.there) return [el("h3", {}, `written to ${account.site}`), el("p", { class: "small" }, "The trait has no direction at this site, so nothing is read there.")];
     const worst = Math.max(account.off, other?.off ?? 0);
     return [
       el("h3", {}, `written to ${account.site}`),
@@ -120,8 +125,8 @@ export function accountTable(host, mine, others, names) {
         row("sum of the parts", account.total, other?.total, "sum"),
         row("true change", account.change, other?.change),
         row("after it", account.after, other?.after))),
-      el("p", { class: `small ${worst > 1e-3 ? "bad" : "dim"}` },
-        `Sum and change differ by at most ${shown(worst).slice(1)} |h| at a token${worst > 1e-3 ? ": the parts do not explain it all." : "."}`),
+      el("p", { class: `small ${worst > rounding ? "bad" : "dim"}` },
+        `Sum and change differ by at most ${shown(worst).slice(1)} |h| at a token${worst > rounding ? ": the parts do not explain it all." : "."}`),
     ];
   });
   fill(host, tables);
