@@ -17,7 +17,7 @@ from traitscope.sizing import DEFAULT_ROWS, Sizing, choose_rows
 from traitscope.suite import Suite, TraitSource
 from traitscope.traits.extract import extract, fits
 from traitscope.traits.pairs import Trait
-from traitscope.traits.vectors import Vector, directions_of
+from traitscope.traits.vectors import Vector, VectorSet, directions_of
 from traitscope.work import TraitData, Work
 
 __all__ = ["directions_for", "own_up", "rows_for"]
@@ -34,7 +34,9 @@ def directions_for(
     for source in sources:
         if source.name in ready:
             fits(ready[source.name], model, source.path)
-    brought = directions_of(model, [trait for trait in data if isinstance(trait, Vector)])
+    brought = directions_of(
+        model, [trait for trait in data if isinstance(trait, Vector | VectorSet)]
+    )
     made = extract(model, [trait for trait in data if isinstance(trait, Trait)], on_done)
     every = {**ready, **brought, **made}
     return {source.name: every[source.name] for source in sources}

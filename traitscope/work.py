@@ -37,11 +37,11 @@ from traitscope.runs import Run, load_directions
 from traitscope.suite import Suite, TraitSource
 from traitscope.traits.extract import METHOD
 from traitscope.traits.pairs import Trait, load_trait
-from traitscope.traits.vectors import Vector, load_vector
+from traitscope.traits.vectors import Vector, VectorSet, load_vector
 
 __all__ = ["Source", "Todo", "TraitData", "Work", "trait_data"]
 
-TraitData = Trait | Vector | TraitDirections
+TraitData = Trait | Vector | VectorSet | TraitDirections
 
 
 @dataclass(frozen=True)

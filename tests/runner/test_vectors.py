@@ -60,14 +60,41 @@ def test_a_folder_with_one_vector_is_that_one(tmp_path: Path) -> None:
     assert found == VectorSource(path, "calm", "probe", 16, None)
 
 
-def test_a_folder_with_several_lists_them(tmp_path: Path) -> None:
+def test_a_folder_with_several_methods_lists_them(tmp_path: Path) -> None:
     for name in ("probe_layer16.pt", "probe_layer2.pt", "mean_diff_layer16.pt"):
         put(tmp_path, name, drawn())
     found = vector_at("experiments/first/calm", tmp_path)
     assert isinstance(found, str)
-    assert "got 3: mean_diff_layer16.pt, probe_layer2.pt, probe_layer16.pt." in found
-    with pytest.raises(SuiteError, match=r"got 3: mean_diff_layer16\.pt"):
+    assert "got 3 of 2: mean_diff_layer16.pt, probe_layer2.pt, probe_layer16.pt." in found
+    with pytest.raises(
+        SuiteError, match=r"mean_diff_layer16\.pt.*, or a method's, .*_layer\*\.pt'"
+    ):
         small_suite(tmp_path, traits=["./experiments/first/calm"])
+
+
+def test_layers_of_one_method_are_a_set(tmp_path: Path) -> None:
+    paths = {n: put(tmp_path, f"probe_layer{n}.pt", drawn()) for n in (10, 2)}
+    folder = paths[2].parent
+    whole = VectorSource(
+        folder / "probe_layer*.pt", "calm", "probe", None, None, ((2, paths[2]), (10, paths[10]))
+    )
+    assert vector_at("experiments/first/calm", tmp_path) == whole
+    put(tmp_path, "mean_diff_layer16.pt", drawn())
+    for entry in (f"{folder}/probe_layer*.pt", f"{folder}/probe", "experiments/first/calm/probe"):
+        assert vector_at(entry, tmp_path) == whole
+    for entry in (f"{folder}/prob", f"{folder}/prob_layer*.pt", "experiments/first/calm/prob"):
+        assert not isinstance(vector_at(entry, tmp_path), VectorSource)
+        with pytest.raises(SuiteError, match="expected"):
+            small_suite(tmp_path, traits=[entry])
+    said = vector_at("experiments/first/calm/probe@3.post", tmp_path)
+    assert isinstance(said, str)
+    assert "expected no site beside several vectors" in said
+    alone = tmp_path / "elsewhere"
+    alone.mkdir()
+    torch.save(drawn(), alone / "probe_layer2.pt")
+    found = vector_at("elsewhere/probe", tmp_path)
+    assert isinstance(found, VectorSource)
+    assert found.trait == "probe"
 
 
 @pytest.mark.parametrize("entry", ["none_layer3.pt", "./vector.pt", "experiments/first/Calm!"])
@@ -166,6 +193,59 @@ def test_a_named_site_is_the_only_one(tmp_path: Path) -> None:
     assert not np.delete(made.direction, there, axis=0).any()
     assert made.metadata["read_site"] == "1.mid"
     assert "warning" not in made.metadata
+
+
+def test_a_set_stands_at_its_own_sites(tmp_path: Path) -> None:
+    subject = tiny_model("llama")  # three blocks of width 48
+    values = {n: drawn(48, seed=n) for n in (0, 1, 3)}  # 3 is after the final norm
+    for n, value in values.items():
+        put(tmp_path, f"probe_layer{n}.pt", value)
+    found = vector_at("experiments/first/calm", tmp_path)
+    assert isinstance(found, VectorSource)
+    loaded = load_vector("calm", found)
+    made = directions_of(subject, [loaded])["calm"]
+    for n, site in ((0, "embed"), (1, "0.post")):
+        at = [s.name for s in subject.sites].index(site)
+        expected = values[n] / values[n].norm()
+        np.testing.assert_allclose(made.direction[at], expected, rtol=1e-5)
+    assert int(made.direction.any(axis=1).sum()) == 2
+    assert made.metadata["read_site"] == "0.post", "the nearest to the middle"
+    assert made.metadata["warning"] == (
+        "vectors of 2 sites, none at the other 5; layer 3, after the final norm, is left out"
+    )
+    assert made.metadata["data_hash"] == loaded.data_hash
+    put(tmp_path, "probe_layer1.pt", drawn(48, seed=9))
+    assert load_vector("calm", found).data_hash != loaded.data_hash
+    put(tmp_path, "probe_layer1.pt", drawn(40))
+    with pytest.raises(TraitError, match=r"width 48 .*probe_layer1\.pt, got 40"):
+        directions_of(subject, [load_vector("calm", found)])
+    put(tmp_path, "probe_layer1.pt", drawn(48))
+    put(tmp_path, "probe_layer9.pt", drawn(48))
+    found = vector_at("experiments/first/calm", tmp_path)
+    assert isinstance(found, VectorSource)
+    with pytest.raises(TraitError, match=r"probe_layer9\.pt, got 9\. It belongs to another"):
+        directions_of(subject, [load_vector("calm", found)])
+
+
+def test_a_set_of_a_vector_after_the_final_norm_alone_is_refused(tmp_path: Path) -> None:
+    path = put(tmp_path, "probe_layer3.pt", drawn(48))
+    found = vector_at(f"{path.parent}/probe", tmp_path)
+    assert isinstance(found, VectorSource)
+    with pytest.raises(TraitError, match="after the final norm"):
+        directions_of(tiny_model("llama"), [load_vector("calm", found)])
+
+
+def test_a_run_with_a_set(home: Path, tmp_path: Path) -> None:
+    for n in range(L + 1):
+        put(home, f"probe_layer{n}.pt", drawn(seed=n), trait="several")
+    suite = small_suite(home, traits=["./experiments/first/several"])
+    run = Run.open(run_suite(suite, out=tmp_path / "run").path)
+    text = run.text(run.generations()[0].generation)
+    names = [site.name for site in run.sites]
+    assert text.score[:, [names.index("embed"), names.index("0.post")]].all()
+    assert not text.score[:, names.index("0.mid")].any()
+    assert run_suite(suite, out=tmp_path / "run").already_done
+    assert any("several: vectors of 2 sites" in hint for hint in hints(summarise(run)))
 
 
 def test_after_the_final_norm_is_refused_unless_asked_for(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 The file is read as data: a 1-D tensor, nothing else is unpickled.  The vector is normalised in
 float64.  It was found at one site; without a site of its own beside the path it is read at every
 site, as the layout's own projections did, and a warning says so in the directions' metadata.
-With one it stands there alone, and all other sites have no direction (zeros).  What is normal
-comes from the bundled neutral chats, as for every other direction.
+With one it stands there alone, and all other sites have no direction (zeros); so do the sites for
+which a set of several vectors, one a layer, has none.  What is normal comes from the bundled
+neutral chats, as for every other direction.
 
 Shapes: S sites, D model width.
 """
@@ -16,20 +17,20 @@ import pickle
 import struct
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from traitscope.core import Float32, TraitDirections
+from traitscope.core import Float32, TraitDirections, read_site
 from traitscope.errors import TraitError
 from traitscope.models import Model
 from traitscope.traits.extract import calibrated
 from traitscope.traits.vector_names import VectorSource
 
-__all__ = ["Vector", "directions_of", "load_vector"]
+__all__ = ["Vector", "VectorSet", "directions_of", "load_vector"]
 
 _WIDEST = 2**20  # no residual stream is; a tensor of strides may claim any width
 _UNREADABLE = (
@@ -62,8 +63,29 @@ class Vector:
         return hashlib.sha256(raw).hexdigest()[:16]
 
 
-def load_vector(name: str, source: VectorSource) -> Vector:
-    """Read a vector's file; TraitError where it is anything but a 1-D tensor of finite numbers."""
+@dataclass(frozen=True, eq=False)
+class VectorSet:
+    """A trait's vectors of several layers, rising; each stands at its own site."""
+
+    name: str
+    source: VectorSource
+    vectors: tuple[Vector, ...]
+
+    @cached_property
+    def data_hash(self) -> str:
+        raw = " ".join(vector.data_hash for vector in self.vectors)
+        return hashlib.sha256(raw.encode()).hexdigest()[:16]
+
+
+def load_vector(name: str, source: VectorSource) -> Vector | VectorSet:
+    """Read a vector's file, or a set's; TraitError for anything but 1-D tensors of numbers."""
+    if not source.layers:
+        return _vector(name, source)
+    each = (replace(source, path=path, layer=layer, layers=()) for layer, path in source.layers)
+    return VectorSet(name, source, tuple(_vector(name, one) for one in each))
+
+
+def _vector(name: str, source: VectorSource) -> Vector:
     tensor = _loaded(source)
     if not isinstance(tensor, Tensor) or tensor.dim() != 1 or not 0 < tensor.numel() <= _WIDEST:
         came = (
@@ -100,10 +122,40 @@ def _loaded(source: VectorSource) -> object:
         ) from error
 
 
-def directions_of(model: Model, vectors: Sequence[Vector]) -> dict[str, TraitDirections]:
+def directions_of(
+    model: Model, vectors: Sequence[Vector | VectorSet]
+) -> dict[str, TraitDirections]:
     """Directions of several vectors on one model, with what is normal; TraitError for misfits."""
-    made = {v.name: (_placed(model, v), _metadata(model, v)) for v in vectors}
+    made = {
+        v.name: (_placed(model, v), _metadata(model, v))
+        if isinstance(v, Vector)
+        else _set(model, v)
+        for v in vectors
+    }
     return calibrated(model, made)
+
+
+def _set(model: Model, vectors: VectorSet) -> tuple[Float32, Mapping[str, str]]:
+    """[S, D]: each layer's vector at its own site; and what there is to know of the set."""
+    n_blocks, names = len(model.anatomy.blocks), [site.name for site in model.sites]
+    fits = [v for v in vectors.vectors if v.source.layer != n_blocks]
+    if not fits:
+        _site(model, vectors.vectors[0].source)  # says why
+    direction_SD = np.zeros((len(names), model.anatomy.d_model), dtype=np.float32)
+    places = {}
+    for vector in fits:
+        alone = replace(vector, source=replace(vector.source, site=_site(model, vector.source)))
+        direction_SD += _placed(model, alone)
+        places[str(alone.source.site)] = vector
+    middle = names[read_site(model.sites, 0.5)]
+    site = min(places, key=lambda place: (abs(names.index(place) - names.index(middle)), place))
+    about = dict(_metadata(model, places[site]))
+    about |= {"data_hash": vectors.data_hash, "vector_path": vectors.source.path.as_posix()}
+    about["vector_site"] = " ".join(places)
+    notes = [f"vectors of {len(places)} sites, none at the other {len(names) - len(places)}"]
+    if len(fits) < len(vectors.vectors):
+        notes.append(f"layer {n_blocks}, after the final norm, is left out")
+    return direction_SD, {**about, "warning": "; ".join(notes)}
 
 
 def _placed(model: Model, vector: Vector) -> Float32:
