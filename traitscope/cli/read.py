@@ -24,25 +24,60 @@ DAMAGED = RunError.exit_status
 
 def report(
     run: RunFolder,
+    file: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="Where --markdown goes; else the screen.")
+    ] = None,
     every: Annotated[
         bool, typer.Option("--all", help="Show every prompt, not only the ends of each trait.")
+    ] = False,
+    html: Annotated[
+        str | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="Write one HTML file, trajectories included, that opens in any browser.",
+        ),
+    ] = None,
+    captures: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--captures",
+            metavar="NAME",
+            help="Trajectories in the HTML: a text's id, a prompt's id, label or words; may be "
+            "repeated. Without it: all that fit.",
+        ),
+    ] = None,
+    max_mb: Annotated[
+        float | None,
+        typer.Option(
+            "--max-mb", metavar="N", help="Largest HTML file; what does not fit is named. [10]"
+        ),
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Markdown, for a notebook or a pull request.")
     ] = False,
     json: Json = False,
 ) -> int:
     """What a run found: did it finish, what failed, what each trait read, what to look at first.
 
-    Example:
+    Examples:
 
       traitscope report runs/overnight-1a2b3c4d
+
+      traitscope report runs/overnight-1a2b3c4d --html night.html
     """
+    from traitscope.cli.report_files import Wanted, write_reports
     from traitscope.report import summarise, to_json
     from traitscope.runs import Run
 
     screen = Screen.now(json=json)
-    summary = summarise(Run.open(run))
+    wanted = Wanted.of(file, html, captures, max_mb, markdown=markdown, json=json)
+    opened = Run.open(run)
+    summary = summarise(opened)
+    written = write_reports(wanted, summary, opened, screen, full=every)
     if json:
-        screen.result(to_json(summary))
-    else:
+        screen.result({**to_json(summary), **written})
+    elif not written:
         show_report(summary, screen, full=every)
     return 0
 

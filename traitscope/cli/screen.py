@@ -97,6 +97,15 @@ class Screen:
         lines = captured.get().splitlines()
         self._write("".join(f"{line.rstrip()}\n" for line in lines))
 
+    def show_line(self, message: str) -> None:
+        """A sentence on standard output, however long; nothing with `--json`."""
+        if not self.json:
+            self._write(f"{one_line(message)}\n")
+
+    def show_as_is(self, text: str) -> None:
+        """Text that is a file's content, on standard output."""
+        self._write(text)
+
     def console(self) -> Console:
         """A console on standard output, for drawing and for asking what it can do."""
         width = None

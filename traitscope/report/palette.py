@@ -10,7 +10,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["ASCII", "DIM", "NEUTRAL", "TITLE", "UNICODE", "Signs", "background", "foreground"]
+__all__ = [
+    "ASCII",
+    "DIM",
+    "NEUTRAL",
+    "TITLE",
+    "UNICODE",
+    "Signs",
+    "background",
+    "foreground",
+    "level",
+]
 
 NEUTRAL = 1.0  # z: about two of three neutral tokens lie within
 DIM, TITLE = "dim", "bold"
@@ -57,3 +67,10 @@ def foreground(z: float) -> str:
     if math.isnan(z) or abs(z) < NEUTRAL:
         return DIM
     return "#e08214" if z > 0 else "#5a9bd4"
+
+
+def level(z: float) -> str:
+    """The same as a name: "m1" to "m3" for more, "l1" to "l3" for less, empty within the band."""
+    if math.isnan(z) or abs(z) < NEUTRAL:
+        return ""
+    return f"{'m' if z > 0 else 'l'}{min(int(abs(z) / NEUTRAL), 3)}"

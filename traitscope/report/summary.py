@@ -67,7 +67,8 @@ class Counts:
 class PromptRow:
     """One prompt on one trait: means over its samples, and their spread (None for one sample).
 
-    `values` are the samples' z over the answer; `strip` is the first sample's answer.
+    `values` are the samples' z over the answer; `strip` is the first sample's answer; `ids` name
+    the samples' texts.
     """
 
     name: str
@@ -80,6 +81,7 @@ class PromptRow:
     strongest: Strongest | None
     values: tuple[float, ...]
     strip: Strip
+    ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -268,7 +270,7 @@ def _traits(run: Run, rows: Sequence[GenerationRow]) -> tuple[TraitSummary, ...]
         for place, prompts in zip(places, gathered, strict=True):
             readings = [read_text(run, text, place) for text in texts]
             strip = strip_of(run, texts[0], place)
-            prompts.append(_prompt_row(samples[0], readings, strip))
+            prompts.append(_prompt_row(samples, readings, strip))
     return tuple(
         _trait(run, place, prompts) for place, prompts in zip(places, gathered, strict=True)
     )
@@ -283,7 +285,10 @@ def _by_prompt(rows: Sequence[GenerationRow]) -> Iterator[list[GenerationRow]]:
     yield from prompts.values()
 
 
-def _prompt_row(first: GenerationRow, readings: Sequence[TextReading], strip: Strip) -> PromptRow:
+def _prompt_row(
+    rows: Sequence[GenerationRow], readings: Sequence[TextReading], strip: Strip
+) -> PromptRow:
+    first = rows[0]
     answers = [r for r in readings if not math.isnan(r.response)]
     values = [r.response for r in answers]
     found = [r.strongest for r in answers if r.strongest is not None]
@@ -298,6 +303,7 @@ def _prompt_row(first: GenerationRow, readings: Sequence[TextReading], strip: St
         strongest=max(found, key=lambda token: token.z, default=None),
         values=tuple(r.response for r in readings),
         strip=strip,
+        ids=tuple(row.generation.id for row in rows),
     )
 
 
