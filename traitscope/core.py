@@ -21,6 +21,7 @@ from traitscope.errors import InputError, did_you_mean
 
 __all__ = [
     "KINDS",
+    "LEAST_SPREAD",
     "TRAIT_NAME",
     "Capture",
     "FurtherScores",
@@ -45,6 +46,7 @@ __all__ = [
     "sites_of",
 ]
 
+LEAST_SPREAD = 1e-6  # of the mean: below it neutral numbers differ by rounding alone
 Kind = Literal["trajectory", "internals"]
 KINDS: tuple[Kind, ...] = ("trajectory", "internals")
 TRAIT_NAME = re.compile(r"[a-z0-9_]{1,64}")
@@ -511,7 +513,8 @@ class TraitDirections:
         """Scores at one site as z: (score - neutral mean) / neutral std, for that kind of token.
 
         `prompt[-1]` has its own neutral numbers, since it is nearly always a template token.
-        NaN where the trait has no direction (all zero).
+        NaN where the trait has no direction (all zero) and where neutral text has no spread: at
+        `embed` the last prompt token is the same in every chat.
         """
         if not self.direction[site].any():
             return np.full_like(score, np.nan, dtype=np.float32)
@@ -519,7 +522,9 @@ class TraitDirections:
             mean, std = self.neutral_prompt_mean[site], self.neutral_prompt_std[site]
         else:
             mean, std = self.neutral_mean[site], self.neutral_std[site]
-        return np.asarray((score - mean) / max(float(std), 1e-12), dtype=np.float32)
+        if std <= LEAST_SPREAD * abs(mean):
+            return np.full_like(score, np.nan, dtype=np.float32)
+        return np.asarray((score - mean) / std, dtype=np.float32)
 
 
 @dataclass(frozen=True)

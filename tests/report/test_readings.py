@@ -153,7 +153,7 @@ def test_an_id_names_a_prompt_before_its_text_does(tmp_path: Path) -> None:
     [
         ((FIRM,), "the run has no text for 'Cats, perhaps?' yet"),
         ((FIRM, Text("Cats, perhaps?", error="Too long.")), "'Cats, perhaps?' failed: Too long."),
-        ((FIRM, Text("Cats, perhaps?", ())), "'Cats, perhaps?' has no token in response[:]"),
+        ((FIRM, Text("Cats, perhaps?", ())), "'Cats, perhaps?' has nothing to read in response[:]"),
     ],
 )
 def test_not_measured_and_why(tmp_path: Path, texts: tuple[Text, ...], why: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.runs.build import directions_of
-from traitscope.core import TraitDirections
+from traitscope.core import TraitDirections, Window
 from traitscope.errors import TraitError
 from traitscope.runs import load_directions, save_directions
 
@@ -78,3 +78,16 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         with pytest.raises(TraitError):
             load_directions(path)
+
+
+def test_where_neutral_text_has_no_spread_there_is_no_z() -> None:
+    # the last prompt token at `embed` is the same token in every chat: its spread is rounding
+    made = directions_of("alpha")
+    mean, std = made.neutral_prompt_mean.copy(), made.neutral_prompt_std.copy()
+    mean[0], std[0], mean[1], std[1] = 1.3, 1e-8, 0.0, 0.0
+    still = replace(made, neutral_prompt_mean=mean, neutral_prompt_std=std)
+    score = np.array([1.3 + 3e-8, 5.0], dtype=np.float32)
+    for site in (0, 1):
+        assert np.isnan(still.z(score, site, Window.parse("prompt[-1]"))).all()
+        assert np.isfinite(still.z(score, site, Window.parse("response[:]"))).all()
+    assert np.isfinite(still.z(score, 2, Window.parse("prompt[-1]"))).all()

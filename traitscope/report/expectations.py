@@ -154,7 +154,7 @@ def _why_empty(
         errors = [row.error for row in side if row.status == "failed"]
         if len(errors) == len(side):
             return f"not measured: '{name}' failed: {errors[0]}"
-        return f"not measured: '{name}' has no token in {verdict.window}"
+        return f"not measured: '{name}' has nothing to read in {verdict.window}"
     return ""
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from traitscope.core import Float32, TokenTable
 from traitscope.errors import InputError, did_you_mean
-from traitscope.report.readings import place_of
+from traitscope.report.readings import place_of, read_text
 from traitscope.report.summary import Summary
 from traitscope.runs import GenerationRow, Run, TextData
 
@@ -27,7 +27,7 @@ __all__ = ["Shown", "asked", "in_order", "named", "script_json", "shown"]
 
 _SAMPLED = 48  # texts that the shared scale is taken from
 _PERCENTILE = 99.0
-_TINY = 1e-12  # as in core.TraitDirections.z
+_TINY = 1e-12  # no division by zero
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def shown(run: Run, rows: Iterable[GenerationRow], most: float) -> Shown:
         made = ""
         if _at_least(run, row) <= room:
             text = run.text(row.generation)
-            made = script_json(_text_json(row, text))
+            made = script_json(_text_json(run, row, text))
         if made and len(made) + 1 <= room:
             room -= len(made) + 1
             fit.append((row, text))
@@ -154,16 +154,23 @@ def _trait_json(run: Run, number: int, read: Sequence[TextData]) -> Mapping[str,
     }
 
 
-def _text_json(row: GenerationRow, text: TextData) -> Mapping[str, Any]:
+def _text_json(run: Run, row: GenerationRow, text: TextData) -> Mapping[str, Any]:
     arrays = (text.norm, text.score)
     numbers = b"".join(np.ascontiguousarray(a, dtype="<f4").tobytes() for a in arrays)
     return {
         "generation": text.generation.id,
         "name": named(row),
         "n_prompt": text.tokens.n_prompt,
+        "readings": [_reading_json(run, text, name) for name in run.traits],
         "tokens": _tokens_json(text.tokens, text.logprob),
         "numbers": base64.b64encode(numbers).decode(),
     }
+
+
+def _reading_json(run: Run, text: TextData, trait: str) -> list[float | None]:
+    """z before a word is written, and over the answer, as the tables have them."""
+    reading = read_text(run, text, place_of(run, trait))
+    return [z if math.isfinite(z) else None for z in (reading.before, reading.response)]
 
 
 def _tokens_json(tokens: TokenTable, logprob: Float32) -> Mapping[str, Any]:

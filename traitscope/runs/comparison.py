@@ -55,6 +55,11 @@ class Comparison:
         attrs = {"as": as_, "a": self.a.header.key, "b": self.b.header.key, "generation": name}
         return a.copy(data=b.values - a.values).rename("difference").assign_attrs(attrs)
 
+    def _repr_html_(self) -> str:
+        from traitscope.runs.notebook import comparison_html  # wanted by notebooks alone
+
+        return comparison_html(self)
+
 
 def compare(a: Run, b: Run) -> Comparison:
     """Pair two runs' texts by their token ids; RunError where their vocabularies differ.

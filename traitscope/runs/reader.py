@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from traitscope.core import (
+    LEAST_SPREAD,
     Capture,
     Float32,
     Generation,
@@ -25,9 +26,12 @@ from traitscope.core import (
     Internals,
     Keep,
     KeptStates,
+    Reading,
     Site,
     TokenTable,
     TraitDirections,
+    Window,
+    read_site,
 )
 from traitscope.errors import RunError, TraitError
 from traitscope.runs import tables
@@ -46,7 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["Run", "TextData"]
 
 As = Literal["raw", "cosine", "z"]
-_TINY = 1e-12  # as in core.TraitDirections.z: no division by zero
+_TINY = 1e-12  # no division by zero
 _CACHED = 4  # row groups kept decoded: reading texts in their order opens each of them once
 
 
@@ -55,7 +59,7 @@ class TextData:
     """One text with its numbers: score [T, S, K], norm [T, S], logprob [T] (NaN at position 0).
 
     A score is h . v in float32 for a unit direction; norm is |h|; traits and sites are in the
-    run's order.
+    run's order.  `run` is where it was read, None for a text made by hand.
     """
 
     generation: Generation
@@ -63,6 +67,12 @@ class TextData:
     score: Float32
     norm: Float32
     logprob: Float32
+    run: Run | None = field(default=None, repr=False, compare=False)
+
+    def _repr_html_(self) -> str:
+        from traitscope.runs.notebook import text_html  # wanted by notebooks alone
+
+        return text_html(self)
 
 
 class Run:
@@ -100,6 +110,14 @@ class Run:
             newer._index = self._index.grown(self.path, newer._parts[known:])
             newer._compared, newer._texts = self._compared, self._texts
         return newer
+
+    def __repr__(self) -> str:
+        return f"Run.open({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        from traitscope.runs.notebook import run_html  # wanted by notebooks alone
+
+        return run_html(self)
 
     # --- lists -----------------------------------------------------------------------------------
 
@@ -177,6 +195,7 @@ class Run:
             self._with_further(generation, numbers.score),
             numbers.norm,
             numbers.logprob,
+            self,
         )
 
     def scores(self, generation: Generation | str, *, as_: As = "raw") -> xarray.DataArray:
@@ -210,6 +229,33 @@ class Run:
                 "model": str(self.header.model.get("name", "")),
             },
         )
+
+    def read_site(self, trait: str) -> int:
+        """Where a trait is read: the number of its own site, as its directions record it."""
+        return read_site(self.sites, self.directions[trait].metadata.get("read_site") or 0.5)
+
+    def reading(
+        self,
+        text: TextData | Generation | str,
+        trait: str,
+        window: Window | str = "response[:]",
+        *,
+        site: str | float = "read",
+    ) -> Reading:
+        """The mean score of one text over a window at a site, and its z; NaN for an empty window.
+
+        `site`: "read" (the trait's own), a site's name, or a depth.  InputError for one that the
+        model lacks or a window that cannot be; RunError for a trait that the run has not.
+        """
+        text = text if isinstance(text, TextData) else self.text(text)
+        if trait not in self.traits:
+            raise RunError(f"Expected one of the traits {', '.join(self.traits)}, got '{trait}'.")
+        window = Window.parse(window) if isinstance(window, str) else window
+        place = self.read_site(trait) if site == "read" else read_site(self.sites, site)
+        picked = text.score[window.pick(text.tokens), place, self.traits.index(trait)]
+        score = np.asarray(picked.mean(dtype=np.float64) if picked.size else np.nan)
+        z = float(self.directions[trait].z(score, place, window))
+        return Reading(trait, self.sites[place], window, float(score), z)
 
     def internal_blocks(self, generation: Generation | str) -> list[int]:
         """Blocks whose internals were kept for this text, in order."""
@@ -347,7 +393,8 @@ class Run:
         mean_SK = np.stack([t.neutral_mean for t in trait], axis=1)
         std_SK = np.stack([t.neutral_std for t in trait], axis=1)
         there_SK = np.stack([t.direction.any(axis=1) for t in trait], axis=1)
-        scale_SK = np.where(there_SK, np.maximum(std_SK, _TINY), np.nan)  # no direction: no z
+        there_SK &= std_SK > LEAST_SPREAD * np.abs(mean_SK)
+        scale_SK = np.where(there_SK, std_SK, np.nan)  # no direction or no spread: no z
         return np.asarray((text.score - mean_SK) / scale_SK, np.float32)
 
 

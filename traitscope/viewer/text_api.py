@@ -29,7 +29,7 @@ __all__ = ["routes", "scale_of", "text_bytes", "text_json"]
 
 _SAMPLED = 48  # texts that the run's scale is taken from: reading ten thousand would take minutes
 _PERCENTILE = 99.0
-_TINY = 1e-12  # as in core.TraitDirections.z
+_TINY = 1e-12  # no division by zero
 
 
 def routes() -> list[Route]:

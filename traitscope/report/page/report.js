@@ -5,7 +5,7 @@
 
 import { drawLegend, drawOverSites, drawOverTokens } from "./curves.js";
 import { FRAME, drawCross, drawHeat, heatAt, placesOf } from "./heat.js";
-import { UNITS, answerOf, atLeast, colourOf, columnsOf, formatted, holdsFrom, meanAt, measure, readText, themeOf } from "./scale.js";
+import { UNITS, atLeast, colourOf, columnsOf, formatted, holdsFrom, measure, readText, themeOf } from "./scale.js";
 import { STYLE, paintTokens, pointAt, renderTokens, visibleText } from "./tokens.js";
 
 const QUIET = 250; // ms without a key before the address follows
@@ -67,14 +67,11 @@ function draw() {
   drawHere();
 }
 
-// What the tables say, from the numbers of this text.
+// What the tables say of this text.
 function drawReading() {
   const { site, name } = text.traits[state.trait];
-  const { z } = measures[state.trait];
-  const before = text.n_prompt ? z[(text.n_prompt - 1) * text.S + site] : NaN;
-  const answer = meanAt(z, text.S, site, answerOf(text));
-  $("reading").textContent =
-    `${name}, z at ${text.sites[site]}: ${formatted(before, "z")} before a word is written, ${formatted(answer, "z")} over the answer`;
+  const [before, answer] = text.readings[state.trait].map((z) => formatted(z, "z"));
+  $("reading").textContent = `${name}, z at ${text.sites[site]}: ${before} before a word is written, ${answer} over the answer`;
 }
 
 function drawHere() {

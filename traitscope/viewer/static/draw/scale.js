@@ -11,6 +11,7 @@ export const NEUTRAL = 1; // z: about two of three neutral tokens lie within
 export const SETTLED = 0.5; // z: how near the mean so far must stay to the mean over the answer
 export const LEAST = 2; // z: no scale ends nearer to the neutral band
 const TINY = 1e-12;
+const LEAST_SPREAD = 1e-6; // of the mean: below it neutral numbers differ by rounding alone
 const LEVELS = 127; // colours on each side of the neutral one
 
 export const UNITS = {
@@ -54,7 +55,7 @@ export function measure(text, trait, as) {
     for (let s = 0; s < S; s += 1) {
       const at = t * S + s;
       const raw = about.there[s] ? score[at * K + trait] : NaN;
-      z[at] = (raw - mean[s]) / Math.max(std[s], TINY);
+      z[at] = std[s] > LEAST_SPREAD * Math.abs(mean[s]) ? (raw - mean[s]) / std[s] : NaN;
       if (as === "raw") value[at] = raw;
       if (as === "cosine") value[at] = raw / Math.max(norm[at], TINY);
     }
