@@ -7,7 +7,9 @@ that failed may appear again in a later part: the later row counts.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 
 from traitscope.core import Capture, Generation, Keep
@@ -17,7 +19,9 @@ from traitscope.runs.lines import PartEntry
 from traitscope.runs.states import states_key
 from traitscope.runs.tables import CaptureRow, GenerationRow, read_captures, read_generations
 
-__all__ = ["Index", "Place", "block_of", "generation_of", "read_index"]
+__all__ = ["READERS", "Index", "Place", "block_of", "generation_of", "read_index"]
+
+READERS = 4  # threads
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Index:
     internals: dict[tuple[Generation, int], FileEntry] = field(default_factory=dict)
     further: dict[tuple[Generation, str], Place] = field(default_factory=dict)  # by trait
     states: dict[tuple[Generation, Keep], FileEntry] = field(default_factory=dict)
+    texts: dict[int, list[GenerationRow]] = field(default_factory=dict)  # done ones, by part
 
     def add(
         self,
@@ -51,6 +56,7 @@ class Index:
             self.generations[row.generation] = row
             if row.status == "done":
                 self.places[row.generation] = Place(part, offset)
+                self.texts.setdefault(part.number, []).append(row)
                 offset += row.n_tokens
         self.captures.update((row.capture, row) for row in captures)
         for entry in part.files:
@@ -67,16 +73,23 @@ class Index:
     def grown(self, folder: Path, parts: Sequence[PartEntry]) -> Index:
         """A copy that holds these parts too; RunError where a table is missing or damaged."""
         index = Index(*(dict(getattr(self, f.name)) for f in fields(self)))
-        for part in parts:
-            texts, captures = part.file("generations"), part.file("captures")
-            further = part.file("further")
-            index.add(
-                part,
-                read_generations(whole(folder, texts)) if texts else (),
-                read_captures(whole(folder, captures)) if captures else (),
-                read_further(whole(folder, further)) if further else (),
-            )
+        with ThreadPoolExecutor(READERS) as readers:  # most of it is Arrow's, outside Python's lock
+            for part, rows in zip(parts, readers.map(partial(_rows, folder), parts), strict=True):
+                index.add(part, *rows)
         return index
+
+
+Rows = tuple[Sequence[GenerationRow], Sequence[CaptureRow], Sequence[FurtherRow]]
+
+
+def _rows(folder: Path, part: PartEntry) -> Rows:
+    texts, captures = part.file("generations"), part.file("captures")
+    further = part.file("further")
+    return (
+        read_generations(whole(folder, texts)) if texts else (),
+        read_captures(whole(folder, captures)) if captures else (),
+        read_further(whole(folder, further)) if further else (),
+    )
 
 
 def read_index(folder: Path, parts: Sequence[PartEntry]) -> Index:

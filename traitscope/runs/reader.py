@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,7 @@ from traitscope.core import (
 )
 from traitscope.errors import RunError, TraitError
 from traitscope.runs import tables
+from traitscope.runs.blocks import Block, read_block
 from traitscope.runs.files import FileEntry, read_bytes, sha256, whole
 from traitscope.runs.folder import EVENTS, MANIFEST
 from traitscope.runs.header import RunHeader, read_header
@@ -177,6 +178,20 @@ class Run:
         kinds = [str(self.header.model.get("device_kind", first))]
         kinds += [str(e.get("to")) for e in self.events() if e.get("kind") == "device"]
         return tuple(kinds)
+
+    # --- many texts ------------------------------------------------------------------------------
+
+    def parts(self) -> list[int]:
+        """The numbers of the committed parts that hold texts, in their order."""
+        return list(self._index.texts)
+
+    def part_of(self, generation: Generation | str) -> int:
+        """The number of the part that a done text is in; RunError where there is none."""
+        return self._place(_named(generation)).part.number
+
+    def block(self, parts: Sequence[int], sites: Mapping[str, Sequence[int]]) -> Block:
+        """All texts of some parts as columns; `sites` says for each trait where it is read."""
+        return read_block(self._index, parts, sites, len(self.sites), self._columns)
 
     # --- one text --------------------------------------------------------------------------------
 
@@ -356,6 +371,12 @@ class Run:
             if table is None:
                 table = self._remember(key, file.read_row_groups(list(key[1]), use_threads=False))
         return table.slice(place.offset - int(starts[first]), n_tokens)
+
+    def _columns(self, entry: FileEntry, names: list[str]) -> Any:
+        """Columns of a whole table; names that it has not are left out."""
+        with tables.open_table(self._whole(entry)) as file:
+            there = set(file.schema_arrow.names)
+            return file.read([name for name in names if name in there], use_threads=False)
 
     def _whole(self, entry: FileEntry) -> Path:
         """The path of a committed file, whose checksum is compared once."""
