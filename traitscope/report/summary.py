@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from traitscope.core import Generation, mean_or_nan
+from traitscope.report.columns import Columns, to_z
 from traitscope.report.cost import Cost, cost_of
 from traitscope.report.expectations import Verdict, judge
 from traitscope.report.readings import (
@@ -28,7 +29,19 @@ from traitscope.report.readings import (
 )
 from traitscope.runs import GenerationRow, Run
 
-__all__ = ["Counts", "Failure", "PromptRow", "Summary", "TraitSummary", "summarise", "to_json"]
+__all__ = [
+    "Counts",
+    "Failure",
+    "PromptRow",
+    "Summary",
+    "TraitSummary",
+    "failures_of",
+    "summarise",
+    "to_json",
+    "unproven_of",
+]
+
+NO_STRIP = Strip((), ())
 
 
 @dataclass(frozen=True)
@@ -134,11 +147,15 @@ class Summary:
     cost: Cost
 
 
-def summarise(run: Run) -> Summary:
-    """Read a run, whatever state it is in."""
+def summarise(run: Run, columns: Columns | None = None) -> Summary:
+    """Read a run, whatever state it is in.
+
+    With the columns of all its texts (`columns.read_columns`) no text is opened but those that
+    expectations name: thousands of texts in a second, and no words (`strongest`, `strip`).
+    """
     header = run.header
     rows = [row for row in run.generations() if row.in_suite]
-    traits = _traits(run, rows)
+    traits = _traits(run, rows) if columns is None else _traits_of(run, rows, columns)
     return Summary(
         path=str(run.path),
         name=header.name,
@@ -148,12 +165,12 @@ def summarise(run: Run) -> Summary:
         created=header.created,
         model=header.model,
         proofs=header.proofs,
-        unproven=_unproven(run),
+        unproven=unproven_of(run),
         devices=tuple(dict.fromkeys(run.devices)),
         generation=header.generation,
         rows=header.rows,
         counts=_counts(run, rows, traits),
-        failures=_failures(run, rows),
+        failures=failures_of(run),
         traits=traits,
         expectations=judge(run, rows),
         cost=cost_of(run.events()),
@@ -180,8 +197,11 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _unproven(run: Run) -> tuple[str, ...]:
-    """Of the call that made the run, and of later ones (the log has those); each sentence once."""
+def unproven_of(run: Run) -> tuple[str, ...]:
+    """A sentence for each check that failed and was passed over.
+
+    Of the call that made the run, and of later ones (the log has those); each sentence once.
+    """
     proofs = run.header.proofs
     first = [proof for proof in proofs if isinstance(proof, Mapping)] if _is_list(proofs) else []
     calls: list[Mapping[str, Any]] = [{**run.header.model, "checks": first}]
@@ -231,9 +251,9 @@ def _counts(run: Run, rows: Sequence[GenerationRow], traits: Sequence[TraitSumma
     )
 
 
-def _failures(run: Run, rows: Sequence[GenerationRow]) -> tuple[Failure, ...]:
+def failures_of(run: Run) -> tuple[Failure, ...]:
     """Failed captures that the suite asks for, gathered by set, kind and reason."""
-    texts = {row.generation: row for row in rows}
+    texts = {row.generation: row for row in run.generations() if row.in_suite}
     captures = {row.capture: row for row in run.captures()}
     gathered: dict[tuple[str, str, str], list[Generation]] = {}
     for capture in run.header.captures:
@@ -271,6 +291,29 @@ def _traits(run: Run, rows: Sequence[GenerationRow]) -> tuple[TraitSummary, ...]
             readings = [read_text(run, text, place) for text in texts]
             strip = strip_of(run, texts[0], place)
             prompts.append(_prompt_row(samples, readings, strip))
+    return tuple(
+        _trait(run, place, prompts) for place, prompts in zip(places, gathered, strict=True)
+    )
+
+
+def _traits_of(
+    run: Run, rows: Sequence[GenerationRow], columns: Columns
+) -> tuple[TraitSummary, ...]:
+    """All traits, from columns."""
+    places = [place_of(run, trait) for trait in run.traits]
+    before, answer, embed = (
+        to_z(run, places, name, getattr(columns, name)) for name in ("before", "mean", "embed")
+    )
+    at = {name: i for i, name in enumerate(columns.generations)}
+    gathered: list[list[PromptRow]] = [[] for _ in places]
+    for samples in _by_prompt(rows):
+        texts = [at[row.generation.id] for row in samples]
+        for k, prompts in enumerate(gathered):
+            readings = [
+                TextReading(float(before[i, k]), float(answer[i, k]), float(embed[i, k]), None)
+                for i in texts
+            ]
+            prompts.append(_prompt_row(samples[0], readings, NO_STRIP))
     return tuple(
         _trait(run, place, prompts) for place, prompts in zip(places, gathered, strict=True)
     )

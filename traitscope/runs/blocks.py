@@ -33,7 +33,7 @@ Read = Callable[[FileEntry, list[str]], Any]  # a committed table's columns
 class Block:
     """The done texts of some parts: `texts` [N], where their tokens begin [N + 1], columns [T].
 
-    `content` and `response` are those of core.TokenTable (`content`, `part`).  `score` has
+    `content` and `response` are those of core.TokenTable (`content`, `within`).  `score` has
     [T, sites asked for] for each trait, NaN where one that came later is not scored on a text yet.
     """
 
@@ -87,7 +87,18 @@ def _part(index: Index, number: int, *, sites: Sites, n_sites: int, read: Read) 
     role, position = table["role"], table["position"].to_numpy()
     special = table["special"].to_numpy().astype(np.bool_)
     content = ~_is(role, "template") & ~special & (position > 0)
-    return _Part(content, _is(table["part"], "response"), score)
+    begin = np.cumsum([0, *(row.n_tokens for row in texts)])
+    return _Part(content, _answers(_is(table["part"], "response"), role, begin), score)
+
+
+def _answers(written: NDArray[np.bool_], role: Any, begin: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """`TokenTable.within("response")` of each text."""
+    thought, spoken = written & _is(role, "thinking"), written & _is(role, "assistant")
+    place = np.arange(len(written))
+    first = np.minimum.reduceat(np.where(spoken, place, len(place)), begin[:-1])
+    wordless = (first == len(place)) & ~np.logical_or.reduceat(thought, begin[:-1])
+    first = np.where(wordless, begin[:-1], first)
+    return written & ~thought & (place >= np.repeat(first, np.diff(begin)))
 
 
 def _further(

@@ -48,7 +48,7 @@ from traitscope.runs.tensors import open_internals, parse_directions
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Run", "TextData"]
+__all__ = ["Commit", "Run", "TextData"]
 
 As = Literal["raw", "cosine", "z"]
 _TINY = 1e-12  # no division by zero
@@ -74,6 +74,15 @@ class TextData:
         from traitscope.runs.notebook import text_html  # wanted by notebooks alone
 
         return text_html(self)
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One committed part: its time (UTC, ISO 8601), its captures, tokens of its responses."""
+
+    time: str
+    captures: int
+    new_tokens: int
 
 
 class Run:
@@ -184,6 +193,30 @@ class Run:
     def parts(self) -> list[int]:
         """The numbers of the committed parts that hold texts, in their order."""
         return list(self._index.texts)
+
+    def newest(self, most: int) -> list[GenerationRow]:
+        """The done texts that were committed last, the newest first."""
+        rows: list[GenerationRow] = []
+        for part in reversed(self._index.texts):
+            rows += reversed(self._index.texts[part])
+            if len(rows) >= most:
+                break
+        return rows[:most]
+
+    def commits(self) -> list[Commit]:
+        """When each part was committed, how many captures it holds, and its tokens written."""
+        return [
+            Commit(
+                part.time,
+                entry.rows if (entry := part.file("captures")) else 0,
+                sum(row.n_tokens - row.n_prompt for row in self._index.texts.get(part.number, ())),
+            )
+            for part in self._parts
+        ]
+
+    def recorded(self) -> int:
+        """How many rows of captures are committed, from the manifest alone."""
+        return sum(entry.rows for part in self._parts if (entry := part.file("captures")))
 
     def part_of(self, generation: Generation | str) -> int:
         """The number of the part that a done text is in; RunError where there is none."""

@@ -25,18 +25,28 @@ T = TypeVar("T")
 Stamp = tuple[tuple[int, int], ...]
 
 
+class _Once:
+    """A value that one thread works out while others wait for it."""
+
+    def __init__(self) -> None:
+        self.turn = threading.Lock()
+        self.done = False
+        self.value: object = None
+
+
 class _Opened:
     """One run: the folder, the newest `Run` of it, and what was worked out of that one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.turn = threading.RLock()
+        self.kept: dict[str, object] = {}  # what outlives a change of the run
+        self._turn = threading.Lock()
         self._stamp: Stamp = ()
         self._run: Run | None = None
-        self._memo: dict[str, object] = {}
+        self._memo: dict[str, _Once] = {}
 
     def run(self) -> Run:
-        with self.turn:
+        with self._turn:
             stamp = self._now()
             if self._run is None or stamp != self._stamp:
                 run = Run.open(self.path) if self._run is None else self._run.again()
@@ -46,11 +56,13 @@ class _Opened:
             return self._run
 
     def memo(self, name: str, make: Callable[[Run], T]) -> T:
-        with self.turn:  # worked out once, however many ask
-            run = self.run()
-            if name not in self._memo:
-                self._memo[name] = make(run)
-            return cast(T, self._memo[name])
+        run = self.run()
+        with self._turn:
+            once = self._memo.setdefault(name, _Once())
+        with once.turn:  # worked out once, however many ask; others may ask for other things
+            if not once.done:
+                once.value, once.done = make(run), True
+            return cast(T, once.value)
 
     def _now(self) -> Stamp:
         try:
@@ -82,6 +94,10 @@ class OpenRuns:
     def memo(self, number: int, name: str, make: Callable[[Run], T]) -> T:
         """`make(run)`, worked out once for each state of the run."""
         return self._at(number).memo(name, make)
+
+    def keep(self, number: int, name: str, make: Callable[[], T]) -> T:
+        """One object for each run as long as it is open, however it grows."""
+        return cast(T, self._at(number).kept.setdefault(name, make()))
 
     def look_again(self) -> None:
         """Take in the runs that have appeared under watched folders."""
