@@ -15,10 +15,12 @@ import typer
 
 from traitscope.cli.options import Json
 from traitscope.cli.screen import Screen
-from traitscope.errors import InputError
+from traitscope.errors import InputError, TraitscopeError
 
 if TYPE_CHECKING:
     import uvicorn
+
+    from traitscope.viewer import OpenRuns
 
 __all__ = ["view"]
 
@@ -96,6 +98,7 @@ def view(
         _announce(screen, url, len(opened), no_token=no_token)
         if not (no_open or json):
             _open_when_up(server, url)
+        threading.Thread(target=_warm, args=[opened], daemon=True).start()
         with contextlib.suppress(KeyboardInterrupt):  # how it is meant to end
             server.run([sock])
     return 0
@@ -109,6 +112,12 @@ def _announce(screen: Screen, url: str, runs: int, *, no_token: bool) -> None:
     if no_token:
         screen.say("No token is asked for: everyone who can reach this port can look.")
     screen.say("Ctrl-C ends it.")
+
+
+def _warm(runs: OpenRuns) -> None:
+    """Begin to read the first run while the browser is still opening."""
+    with contextlib.suppress(TraitscopeError):  # its page will say what is wrong with it
+        runs[0].generations()
 
 
 def _server(app: object) -> uvicorn.Server:

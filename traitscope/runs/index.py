@@ -21,7 +21,7 @@ from traitscope.runs.tables import CaptureRow, GenerationRow, read_captures, rea
 
 __all__ = ["READERS", "Index", "Place", "block_of", "generation_of", "read_index"]
 
-READERS = 4  # threads
+READERS = 2  # threads: more of them cost more than they bring
 
 
 @dataclass(frozen=True)

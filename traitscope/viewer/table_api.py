@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +16,6 @@ from starlette.routing import Route
 
 from traitscope.exports.flat import guarded
 from traitscope.report.columns import STATISTICS
-from traitscope.runs import Run
 from traitscope.viewer.answers import answer, choice, whole_number
 from traitscope.viewer.open_runs import OpenRuns, asked_run
 from traitscope.viewer.run_api import scores_of
@@ -43,12 +41,7 @@ def _table(request: Request) -> Table:
     number = asked_run(request)
     scores = scores_of(runs, number)
 
-    def make(run: Run) -> Table:
-        # sorting by a score needs all of them: they are read while a person looks at the first page
-        threading.Thread(target=scores.all, args=[run], daemon=True).start()
-        return Table(run, scores)
-
-    return runs.memo(number, "table", make)
+    return runs.memo(number, "table", lambda run: Table(run, scores))
 
 
 def _wanted(query: QueryParams) -> Wanted:
