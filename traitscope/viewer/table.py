@@ -45,7 +45,7 @@ class Row:
     @cached_property
     def searched(self) -> str:
         """Everything that a search looks into."""
-        parts = [self.capture.generation.id, self.capture.prompt_set, self.error]
+        parts = [self.capture.prompt_set, self.error]
         if self.text is not None:
             prompt = self.text.prompt
             parts += [prompt.label or "", self.text.response]
@@ -166,8 +166,13 @@ def _fits(row: Row, wanted: Wanted) -> bool:
         and wanted.kind in ("", row.capture.kind)
         and wanted.status in ("", row.status)
         and (not wanted.tag or _tagged(row, wanted.tag))
-        and all(word in row.searched for word in wanted.search.casefold().split())
+        and all(_has(row, word) for word in wanted.search.casefold().split())
     )
+
+
+def _has(row: Row, word: str) -> bool:
+    """In its words, or the beginning of its id (not within: any digit is somewhere in an id)."""
+    return word in row.searched or (len(word) > 5 and row.capture.generation.id.startswith(word))
 
 
 def _tagged(row: Row, tag: str) -> bool:

@@ -138,7 +138,9 @@ function pressed(event) {
     return;
   }
   if (typing(event.target)) {
-    if (event.key === "Escape") event.target.blur();
+    if (event.key !== "Escape") return;
+    event.preventDefault(); // a search field would be emptied
+    event.target.blur();
     return;
   }
   const key = [...keysOfPage(), ...KEYS].find((known) => known.key === event.key);

@@ -51,6 +51,7 @@ class Table {
 
   close() {
     this.closed = true;
+    clearTimeout(this.timer);
     this.resized.disconnect();
     removeEventListener("theme", this.theme);
   }
@@ -156,15 +157,14 @@ class Table {
           )
         : null;
     const counted = (counts) => Object.entries(counts).map(([name, n]) => [name, `${name} (${n})`]);
-    let timer = null;
     this.search = el("input", {
       type: "search",
       placeholder: "search prompts and answers",
       "aria-label": "search",
       oninput: (event) => {
-        clearTimeout(timer);
+        clearTimeout(this.timer);
         const value = event.target.value;
-        timer = setTimeout(() => this.set({ q: value, row: null }, { replace: false }), 200);
+        this.timer = setTimeout(() => this.set({ q: value, row: null }), 200);
       },
     });
     const statuses = ["done", "failed", "missing"].filter((status) => status === "done" || run.counts[status]);
