@@ -313,7 +313,7 @@ def _traits_of(
                 TextReading(float(before[i, k]), float(answer[i, k]), float(embed[i, k]), None)
                 for i in texts
             ]
-            prompts.append(_prompt_row(samples[0], readings, NO_STRIP))
+            prompts.append(_prompt_row(samples, readings, NO_STRIP))
     return tuple(
         _trait(run, place, prompts) for place, prompts in zip(places, gathered, strict=True)
     )
