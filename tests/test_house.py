@@ -29,6 +29,8 @@ RANK = {
     "ticks": 1,
     "sizing": 1,
     "prompts": 2,
+    "turns": 2,
+    "shapes": 2,
     "conversations": 2,
     "suite": 2,
     "suite_tables": 2,
@@ -66,6 +68,7 @@ RANK = {
 }
 NO_TORCH = {"errors", "core", "paths", "textfile", "prompts", "suite", "suite_tables", "copyout"}
 NO_TORCH |= {"sizing", "conversations", "runs", "report", "viewer", "traits.directions", "ticks"}
+NO_TORCH |= {"turns", "shapes"}
 NO_TORCH |= {"exports.flat", "exports.place"}
 FORBIDDEN = {
     "engine": {"runs", "suite", "report", "viewer", "prompts", "conversations", "rich", "traits"},

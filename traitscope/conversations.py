@@ -3,16 +3,13 @@
 One JSON object a line: `messages` (role and content, as the OpenAI and Hugging Face formats have
 them) or `prompt` and `response`; optional `id` (a label of one's own, unique), `tags` (a flat
 object), `token_ids` (the text's own ids) and, with ids alone, `n_prompt`.  The last turn is the
-response if it is the assistant's; all before it is the prompt.  Content may be text, null, or a
-list of parts of type "text"; an assistant's `tool_calls` become text, one JSON object a line; what
-it thought may stand in `reasoning_content`, `reasoning` or `thinking`, or in parts of that type;
-"developer" is system, "function" is tool.  Other keys of a turn are ignored, other keys of a line
-are mistakes.  This module knows nothing of templates or tokens.
+response if it is the assistant's; all before it is the prompt.  A turn is as `turns` has it; its
+other keys are ignored, other keys of a line are mistakes.  Lines as other tools write them are
+known to `shapes`.  This module knows nothing of templates or tokens.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,20 +17,14 @@ from typing import TypeGuard
 
 from traitscope.core import Message, Prompt
 from traitscope.errors import PromptError, did_you_mean
-from traitscope.prompts import (
-    ROLES,
-    check_label,
-    check_labels,
-    check_tags,
-    check_text,
-    thinking_of,
-)
+from traitscope.prompts import check_label, check_labels, check_tags
+from traitscope.shapes import as_ours
 from traitscope.textfile import parse_json, read_lines, shown
+from traitscope.turns import check_text, content_of, message_from
 
 __all__ = ["Conversation", "conversation_from", "conversations_from", "load_conversations"]
 
 _KEYS = ("messages", "prompt", "response", "id", "tags", "token_ids", "n_prompt")
-_OTHER_NAMES = {"developer": "system", "function": "tool", "model": "assistant"}
 _LARGEST_ID = 2**31 - 1
 
 
@@ -66,29 +57,37 @@ def load_conversations(path: str | Path) -> list[Conversation]:
     numbered = [(f"{path}:{n}", line) for n, line in enumerate(lines, 1) if line.strip()]
     if not numbered:
         raise PromptError(f"{path}: expected at least one conversation, got an empty file.")
-    made = [conversation_from(parse_json(line, at, PromptError), at) for at, line in numbered]
+    records = ((parse_json(line, at, PromptError), at) for at, line in numbered)
+    made = [one for record, at in records for one in conversations_of(record, at)]
     check_labels(each.prompt for each in made)
     return made
 
 
 def conversations_from(records: Iterable[object], where: str) -> list[Conversation]:
     """Conversations that are objects already, as `load_conversations` reads them from lines."""
-    made = [conversation_from(record, f"{where}, entry {n}") for n, record in enumerate(records, 1)]
+    entries = [(record, f"{where}, entry {n}") for n, record in enumerate(records, 1)]
+    made = [one for record, at in entries for one in conversations_of(record, at)]
     check_labels(each.prompt for each in made)
     return made
 
 
-def conversation_from(record: object, where: str) -> Conversation:
-    """One object as a conversation; PromptError names `where`."""
+def conversations_of(record: object, where: str) -> list[Conversation]:
+    """The conversations of one object, as we or another tool write it (`shapes`): two for a pair
+    of preferences, else one; PromptError names `where`."""
     if not _is_object(record):
         raise PromptError(
             f'{where}: expected an object such as {{"messages": [...]}}, got {shown(record)}.'
         )
+    return [conversation_from(line, where) for line in as_ours(record, where)]
+
+
+def conversation_from(record: Mapping[str, object], where: str) -> Conversation:
+    """One object in our own keys as a conversation; PromptError names `where`."""
     for key in record:
         if key not in _KEYS:
             raise PromptError(
                 f"{where}: key {shown(key)} is not known. Known here: {', '.join(_KEYS)}."
-                f"{did_you_mean(str(key), _KEYS)}"
+                f"{did_you_mean(str(key), _KEYS)} What is yours goes into 'tags'."
             )
     label = check_label(record["id"], where) if record.get("id") is not None else None
     tags = check_tags(record["tags"], where) if record.get("tags") is not None else {}
@@ -111,12 +110,12 @@ def _turns(
         came = "both" if "prompt" in record else "neither"
         raise PromptError(f"{where}: expected either 'messages' or 'prompt', got {came}.")
     if "prompt" in record:
-        prompt = _content(record["prompt"], f"{where}: 'prompt'")
+        prompt = content_of(record["prompt"], f"{where}: 'prompt'")
         check_text(prompt, f"{where}: 'prompt'")
         response = record.get("response")
         if response is None:
             return (Message("user", prompt),), None
-        said = _content(response, f"{where}: 'response'")
+        said = content_of(response, f"{where}: 'response'")
         return (Message("user", prompt),), Message("assistant", said)
     if "response" in record:
         raise PromptError(
@@ -126,7 +125,9 @@ def _turns(
     turns = record["messages"]
     if not isinstance(turns, list | tuple) or not turns:
         raise PromptError(f"{where}: 'messages': expected a list of turns, got {shown(turns)}.")
-    messages = tuple(_message(turn, f"{where}: 'messages', turn {n}") for n, turn in _count(turns))
+    messages = tuple(
+        message_from(turn, f"{where}: 'messages', turn {n}") for n, turn in _count(turns)
+    )
     if messages[-1].role != "assistant":
         return messages, None
     if len(messages) == 1:
@@ -135,70 +136,6 @@ def _turns(
             "Add what it answers."
         )
     return messages[:-1], messages[-1]
-
-
-def _message(turn: object, where: str) -> Message:
-    if not _is_object(turn) or "role" not in turn:
-        raise PromptError(
-            f"{where}: expected an object with 'role' and 'content', got {shown(turn)}."
-        )
-    role = turn["role"]
-    role = _OTHER_NAMES.get(role, role) if isinstance(role, str) else role
-    if not isinstance(role, str) or role not in ROLES:
-        hint = did_you_mean(role, ROLES) if isinstance(role, str) else ""
-        raise PromptError(
-            f"{where}: 'role': expected one of {', '.join(ROLES)}, got {shown(role)}.{hint}"
-        )
-    content, thought = _content_and_thought(turn.get("content"), f"{where}: 'content'")
-    thinking = thinking_of(turn, where, thought) if role == "assistant" else ""
-    calls = turn.get("tool_calls") or ()
-    if not isinstance(calls, list | tuple):
-        raise PromptError(f"{where}: 'tool_calls': expected a list, got {shown(calls)}.")
-    parts = [content] if content else []
-    return Message(role, "\n".join([*parts, *(_call(call) for call in calls)]), thinking)
-
-
-def _content_and_thought(value: object, where: str) -> tuple[str, str]:
-    """The text of a turn, and that of its parts of type "thinking" or "reasoning"."""
-    if not isinstance(value, list | tuple):
-        return _content(value, where), ""
-    said, thought = [], []
-    for n, part in _count(value):
-        kind = part.get("type") if _is_object(part) else None
-        if _is_object(part) and kind in ("thinking", "reasoning"):
-            inner = next((part[k] for k in (str(kind), "text") if k in part), None)
-            thought.append(_content(inner, f"{where}, part {n}"))
-        else:
-            said.append(_part(part, f"{where}, part {n}"))
-    return "".join(said), "".join(thought)
-
-
-def _content(value: object, where: str) -> str:
-    """Text, null, or a list of text parts; an assistant's turn may be empty."""
-    if value is None:
-        return ""
-    if isinstance(value, list | tuple):
-        return "".join(_part(part, f"{where}, part {n}") for n, part in _count(value))
-    if not isinstance(value, str):
-        raise PromptError(f"{where}: expected text or a list of text parts, got {shown(value)}.")
-    if value:
-        check_text(f".{value}", where)  # blank is fine here, half a character is not
-    return value
-
-
-def _part(part: object, where: str) -> str:
-    if not _is_object(part) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-        raise PromptError(
-            f'{where}: expected {{"type": "text", "text": "..."}}, got {shown(part)}. '
-            "Only text can be scored: leave other parts out."
-        )
-    return _content(part["text"], where)
-
-
-def _call(call: object) -> str:
-    """A tool call as text; templates differ in how they write one."""
-    inner = call.get("function", call) if _is_object(call) else call
-    return inner if isinstance(inner, str) else json.dumps(inner, ensure_ascii=False)
 
 
 def _ids(value: object, where: str) -> tuple[int, ...]:

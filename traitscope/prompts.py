@@ -4,8 +4,7 @@
 meaning, since a prompt may well start with one.
 `.jsonl`: one JSON object a line, `{"prompt": "..."}` or `{"messages": [{"role", "content"}, ...]}`
 that ends with the user's (or a tool's) turn; optional `"id"` (the user's own label, unique) and
-`"tags"` (a flat object).  What an assistant thought in an earlier turn may stand beside its
-content, as "reasoning_content", "reasoning" or "thinking".  The text is kept to the letter.
+`"tags"` (a flat object).  A turn is as `turns` has it.  The text is kept to the letter.
 Both are UTF-8, with or without a byte order mark, with any line ends.  The same prompt may come
 twice: its text is made once.  This module knows nothing of suites, templates or tokens.
 """
@@ -20,21 +19,17 @@ from typing import TypeGuard
 from traitscope.core import Message, Prompt
 from traitscope.errors import PromptError, did_you_mean
 from traitscope.textfile import parse_json, read_lines, shown
+from traitscope.turns import KEYS, check_text, message_from
 
 __all__ = [
-    "ROLES",
     "check_label",
     "check_labels",
     "check_tags",
-    "check_text",
     "load_prompts",
-    "thinking_of",
 ]
 
-ROLES = ("system", "user", "assistant", "tool")
 _KEYS = ("prompt", "messages", "id", "tags")
 _LAST_ROLES = ("user", "tool")
-_THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
 
 
 def load_prompts(path: str | Path) -> list[Prompt]:
@@ -59,19 +54,6 @@ def load_prompts(path: str | Path) -> list[Prompt]:
         raise PromptError(f"{path}: expected at least one prompt, got an empty file.")
     check_labels(prompts)
     return prompts
-
-
-def check_text(text: str, where: str) -> None:
-    """Raise PromptError for a text that says nothing, or that no tokenizer and no file can hold."""
-    if not text.strip():
-        raise PromptError(f"{where}: expected a prompt, got an empty one. Fill it or remove it.")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as problem:
-        raise PromptError(
-            f"{where}: expected text, got half a surrogate pair ({shown(text[problem.start])}) at "
-            f"character {problem.start}. Write the whole character."
-        ) from problem
 
 
 def _from_text(line: str, where: str) -> Prompt:
@@ -112,39 +94,13 @@ def _messages(record: Mapping[str, object], where: str) -> tuple[Message, ...]:
 
 
 def _message(turn: object, number: int, where: str) -> Message:
-    name = f"messages, turn {number}"
-    if not _is_object(turn) or not {"role", "content"} <= turn.keys():
-        raise PromptError(
-            f"{where}: '{name}': expected an object with 'role' and 'content', got {shown(turn)}."
-        )
-    role = turn["role"]
-    known = ("role", "content", *(_THOUGHT_KEYS if role == "assistant" else ()))
-    _check_keys(turn, known, f"{where}: '{name}'")
-    if not isinstance(role, str) or role not in ROLES:
-        hint = did_you_mean(role, ROLES) if isinstance(role, str) else ""
-        raise PromptError(
-            f"{where}: '{name}.role': expected one of {', '.join(ROLES)}, got {shown(role)}.{hint}"
-        )
-    content = _text(turn["content"], f"{name}.content", where)
-    return Message(role, content, thinking_of(turn, f"{where}: '{name}'"))
-
-
-def thinking_of(turn: Mapping[str, object], where: str, found: str = "") -> str:
-    """What an assistant thought before it answered, by any of its names, each at most once;
-    `found` is what its content had of it."""
-    given = {key: turn[key] for key in _THOUGHT_KEYS if turn.get(key) not in (None, "")}
-    texts = {found} if found else set()
-    for key, value in given.items():
-        if not isinstance(value, str):
-            raise PromptError(f"{where}: '{key}': expected text, got {shown(value)}.")
-        check_text(f".{value}", f"{where}: '{key}'")  # blank is fine, half a character is not
-        texts.add(value)
-    if len(texts) > 1:
-        raise PromptError(
-            f"{where}: expected one thought, got several that differ "
-            f"({', '.join(given) or 'in the content'}). Leave one of them."
-        )
-    return texts.pop() if texts else ""
+    name = f"{where}: 'messages, turn {number}'"
+    if _is_object(turn):
+        _check_keys(turn, KEYS, name)
+    message = message_from(turn, name)
+    if message.role != "assistant":  # who called a tool may have said nothing
+        check_text(message.content, f"{name}: 'content'")
+    return message
 
 
 def _text(value: object, name: str, where: str) -> str:

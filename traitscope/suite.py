@@ -23,7 +23,7 @@ from traitscope.copyout import init_folder
 from traitscope.core import TRAIT_NAME, GenerationConfig, Keep, Prompt
 from traitscope.errors import InputError, PromptError, SuiteError, did_you_mean
 from traitscope.paths import BUNDLED_SUITES, BUNDLED_TRAITS
-from traitscope.prompts import check_text, load_prompts
+from traitscope.prompts import load_prompts
 from traitscope.suite_tables import (
     Expectation,
     GenerationTable,
@@ -33,6 +33,7 @@ from traitscope.suite_tables import (
 )
 from traitscope.textfile import read_toml, shown
 from traitscope.traits.vector_names import VectorSource, vector_at
+from traitscope.turns import check_text
 
 __all__ = [
     "OVERRIDES",

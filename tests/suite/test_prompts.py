@@ -178,8 +178,12 @@ BAD_LINES = {
         ["key 'nme' is not known. Known here: role, content"],
     ),
     "content parts": (
-        '{"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]}',
-        ["'messages, turn 1.content': expected text"],
+        '{"messages": [{"role": "user", "content": [{"type": "image", "image": "a"}]}]}',
+        ["'messages, turn 1': 'content', part 1", "Only text can be scored"],
+    ),
+    "empty turn": (
+        '{"messages": [{"role": "user", "content": null}]}',
+        ["'messages, turn 1': 'content': expected a prompt, got an empty one"],
     ),
     "answered": (
         '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}',
