@@ -176,7 +176,8 @@ def _next(summary: Summary, canvas: Canvas) -> Iterator[RenderableType]:
         yield _bullets(first, canvas)
     yield Text()
     where = one_line(words.place(summary.path))
-    for label, command in (("look", f"view {where}"), ("check", f"verify {where}")):
+    verbs = {"look": f"view {where}", "send": f"report {where} --html report.html"}
+    for label, command in {**verbs, "check": f"verify {where}"}.items():
         # a command stays on one line, to be copied
         line = Text(f"  {label:<6}", style=DIM, no_wrap=True, overflow="ignore")
         yield line.append(f"traitscope {command}", style="not dim")
