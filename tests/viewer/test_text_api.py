@@ -70,6 +70,8 @@ def test_tokens_have_their_own_text_role_and_logprob(client: TestClient, odd: Pa
     known = Run.open(odd).text(ids(odd)[0])
     assert tokens["content"] == known.tokens.content.tolist()
     assert tokens["logprob"][5] == known.logprob[5]
+    answer = [t for t, inside in enumerate(tokens["answer"]) if inside]
+    assert answer == list(range(30, 38))  # behind its thoughts and the tool, before the end mark
     assert said["messages"] == [{"role": "user", "content": MARKUP}]
     assert said["sites"] == [site.name for site in Run.open(odd).sites]
 
@@ -83,6 +85,13 @@ def test_readings_are_the_reports(client: TestClient, odd: Path) -> None:
         assert traits[number]["site"] == place.site
         assert traits[number]["reading"]["before"] == reading.before
         assert traits[number]["reading"]["response"] == reading.response
+        # the mean over what it thought, by hand; the answer has none of it
+        tokens = run.text(text).tokens
+        thought = tokens.role == "thinking"
+        score = run.text(text).score[thought, place.site, number].mean(dtype=np.float64)
+        known = run.directions[trait]
+        z = (score - known.neutral_mean[place.site]) / known.neutral_std[place.site]
+        assert traits[number]["reading"]["thoughts"] == pytest.approx(z, rel=1e-5)
     # alpha has no direction at embed: nothing to read there, and said so
     assert traits[0]["reading"]["embed"] is None
     assert traits[0]["there"] == [False, False] + [True] * 7

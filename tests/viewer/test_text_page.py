@@ -342,13 +342,13 @@ def test_from_which_layer_on(draw: Callable[..., Any]) -> None:
 def test_where_a_trait_settles_and_the_change_per_token(draw: Callable[..., Any]) -> None:
     # means so far: 4, 2, 2, 1.5, 1.5; the whole 1.5: within 0.5 from the second on
     z = [9, 4, 0, 2, 0, 1.5, 9]
-    content = [False, True, True, True, True, True, False]
-    text = {"n_prompt": 1, "T": 7, "S": 1, "tokens": {"content": content}}
+    answer = [False, True, True, True, True, True, False]
+    text = {"S": 1, "tokens": {"answer": answer}}
     measured = {"z": z, "value": z, "S": 1}
     found = draw("settles", text, measured, 0)
     assert (found["token"], found["after"], found["whole"]) == (2, 2, 1.5)
     assert found["means"] == [4, 2, 2, 1.5, 1.5]
-    assert draw("settles", text | {"n_prompt": 7}, measured, 0) is None
+    assert draw("settles", {"S": 1, "tokens": {"answer": []}}, measured, 0) is None
     steps = draw("velocity", measured, 0, [1, 2, 5])  # hidden tokens are passed over
     assert np.isnan(steps[0]) and steps[1:] == [-4, 1.5]
 

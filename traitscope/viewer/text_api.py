@@ -18,9 +18,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from traitscope.core import Float32, TokenTable
+from traitscope.core import Float32, TokenTable, Window
 from traitscope.errors import RunError
-from traitscope.report.readings import place_of, read_text
+from traitscope.report.readings import RESPONSE, place_of, read_text, window_z
 from traitscope.runs import GenerationRow, Run, TextData
 from traitscope.viewer.answers import answer
 from traitscope.viewer.open_runs import OpenRuns, asked_run
@@ -29,6 +29,7 @@ __all__ = ["routes", "scale_of", "text_bytes", "text_json"]
 
 _SAMPLED = 48  # texts that the run's scale is taken from: reading ten thousand would take minutes
 _PERCENTILE = 99.0
+_THOUGHTS = Window.parse("thinking[:]")
 _TINY = 1e-12  # no division by zero
 
 
@@ -127,8 +128,10 @@ def _trait_json(run: Run, text: TextData, number: int) -> dict[str, Any]:
 
 
 def _reading_json(run: Run, text: TextData, number: int) -> dict[str, float]:
-    reading = read_text(run, text, place_of(run, run.traits[number]))
+    place = place_of(run, run.traits[number])
+    reading = read_text(run, text, place)
     return {
+        "thoughts": window_z(run, text, place.trait, place.site, _THOUGHTS),
         "before": reading.before,
         "response": reading.response,
         "embed": reading.embed,
@@ -148,6 +151,7 @@ def _tokens_json(tokens: TokenTable, logprob: Float32) -> dict[str, Any]:
         "part": tokens.part.tolist(),
         "special": tokens.special.tolist(),
         "content": tokens.content.tolist(),
+        "answer": RESPONSE.pick(tokens).tolist(),
         "turn": tokens.turn.tolist(),
         "logprob": logprob,
     }

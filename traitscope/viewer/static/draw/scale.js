@@ -99,11 +99,9 @@ export function atLeast(limit, as) {
 
 // --- what is read ---------------------------------------------------------------------------
 
-// The tokens of the answer that enter its mean.
+// The tokens of the answer that enter its mean: what was thought before it does not.
 export function answerOf(text) {
-  const inside = [];
-  for (let t = text.n_prompt; t < text.T; t += 1) if (text.tokens.content[t]) inside.push(t);
-  return inside;
+  return Array.from(text.tokens.answer.keys()).filter((t) => text.tokens.answer[t]);
 }
 
 // The mean of values at one site over some tokens; NaN for none.

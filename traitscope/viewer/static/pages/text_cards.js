@@ -78,10 +78,11 @@ export function readingCard(card, view, jump) {
     fill(card, title, el("p", {}, how), poles);
     return;
   }
-  const { before, response, embed } = about.reading;
+  const { before, thoughts, response, embed } = about.reading;
   const n = answerOf(text).length;
   const rows = [
     ["before a word is written", "prompt[-1]", before, () => jump(text.n_prompt - 1, about.site)],
+    ...(thoughts === null ? [] : [["in its thoughts", "mean over thinking[:]", thoughts, null]]),
     ["over the answer", `mean of ${n} token${n === 1 ? "" : "s"}`, response, null],
     ["its words alone", "the same at embed", embed, null],
   ];
