@@ -228,6 +228,18 @@ def test_what_comes_from_outside_is_text(page: Page, serve: Serve, odd: Path) ->
     # the next one is all prompt; the trait that came later is not scored on it
     page.keyboard.press("n")
     page.wait_for_selector(".reading")
+    # what is looked at goes along from text to text, over one that failed too
+    page.keyboard.press("v")
+    rested(page, token="4", **{"as": "cosine"})
+    page.keyboard.press("p")
+    page.wait_for_selector(".problem")
+    page.keyboard.press("p")
+    page.wait_for_selector(f".tok-here[data-t='{ODD_PROMPT - 1}']")
+    assert page.get_by_role("button", name="cosine").get_attribute("aria-pressed") == "true"
+    for _ in range(2):
+        page.keyboard.press("n")
+        page.wait_for_selector("h1:has-text('Nothing comes'), .problem")
+    page.wait_for_selector(".reading")
     assert "mean of 0 tokens" in page.locator(".reading").inner_text()
     page.get_by_role("button", name="gamma", exact=True).click()
     assert "Not scored on this text yet" in page.locator(".reading-card").inner_text()

@@ -195,7 +195,7 @@ function paletteOf(stops) {
   return {
     rgb: colours.map((rgb) => rgb.map(Math.round)),
     css: colours.map(hexOf),
-    ink: colours.map((rgb) => INKS[luminance(rgb) < 0.19 ? 1 : 0]),
+    ink: colours.map((rgb) => INKS[luminance(rgb) < 0.22 ? 1 : 0]),
   };
 }
 

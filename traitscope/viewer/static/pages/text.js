@@ -20,7 +20,7 @@ export async function open(main, route, app) {
   const path = `${place}/texts/${encodeURIComponent(id)}`;
   const [json, numbers, scale] = await Promise.all([app.api(path), app.bytes(`${path}/numbers`), app.api(`${place}/scale`)]);
   app.trail([[`#/run/${run}`, app.runName(Number(run))], [`#/text/${run}/${id}`, titleOf(json)]]);
-  if (json.status !== "done") return failed(main, json, run, app);
+  if (json.status !== "done") return failed(main, json, route, app);
   const text = readText(json, numbers);
   const page = new TextPage(main, { run, text, scale }, app);
   page.show(stateOf(route.query, text));
@@ -31,14 +31,16 @@ export async function open(main, route, app) {
   };
 }
 
-function failed(main, json, run, app) {
+function failed(main, json, route, app) {
+  const run = route.path[1];
+  const query = route.query.toString();
   fill(
     main,
     el("h1", {}, el("bdi", {}, titleOf(json))),
     el("p", { class: "problem" }, `This text failed, so there is nothing to draw: ${json.error}`),
     json.messages.map((message) => el("p", {}, el("b", {}, `${message.role}: `), el("bdi", {}, message.content))),
-    neighbours(json, run, app, ""));
-  return { keys: neighbourKeys(() => json, run, app, () => "") };
+    neighbours(json, run, app, query));
+  return { keys: neighbourKeys(() => json, run, app, () => query) };
 }
 
 function neighbourKeys(text, run, app, query) {
@@ -74,7 +76,7 @@ function keysOf(page) {
     { key: "Escape", what: "the whole text again", run: () => page.zoom(-Infinity) },
     { key: "g", what: "save as PNG", run: () => page.savePng() },
     { key: "x", what: "save as CSV", run: () => page.saveCsv() },
-    ...neighbourKeys(() => page.text, page.run, page.app, () => page.query()),
+    ...neighbourKeys(() => page.text, page.run, page.app, () => page.elsewhere()),
   ];
 }
 
@@ -110,7 +112,15 @@ class TextPage {
     return true;
   }
 
-  query = () => queryOf({ ...this.state, token: this.state.token }, this.text);
+  query = () => queryOf(this.state, this.text);
+
+  // the same view of another text, whose tokens are others
+  elsewhere() {
+    const query = new URLSearchParams(this.query());
+    for (const name of ["token", "zoom"]) query.delete(name);
+    return query.toString().replaceAll("%2C", ",");
+  }
+
   hash = () => `#/text/${this.run}/${this.text.generation}?${this.query()}`;
 
   // A deliberate change: one step of the browser's history.
@@ -290,7 +300,7 @@ class TextPage {
     parts.unit.textContent = UNITS[state.as];
     parts.ends.textContent = `ends at ${ends}, the 99th percentile of ${of}; ${band}`;
     fill(parts.key, state.with.length ? this.lines.map((each) => lineKey(text, each)) : null);
-    fill(parts.neighbours, neighbours(text, this.run, this.app, this.query()));
+    fill(parts.neighbours, neighbours(text, this.run, this.app, this.elsewhere()));
     fill(parts.internals, text.blocks.map((block) =>
       this.app.link(`#/internals/${this.run}/${text.generation}/${block}?trait=${text.traits[state.trait].name}&token=${state.token}`, `inside block ${block}`)));
   }
