@@ -104,7 +104,16 @@ def test_who_wrote_the_trait(page: Page, serve: Callable[[Any], str], tmp_path: 
     cells = page.locator(".heads tbody tr td:nth-of-type(3)").all_inner_texts()
     assert [number(cell) for cell in cells] == pytest.approx(list(apart), abs=0.0051)
 
+    page.get_by_label("tokens of b").fill("6")
+    page.keyboard.press("Enter")
+    at(page, "bat=6")
+    page.wait_for_selector("th:has-text('b: token 6') >> nth=0")
+    sixth = other.heads(rows_of(tokens, "6"))[0]
+    cells = page.locator(".heads tbody tr td:nth-of-type(2)").all_inner_texts()
+    assert [number(cell) for cell in cells] == pytest.approx(list(sixth), abs=0.0051)
+
     # files
+    page.locator("h1").click()
     assert saved(page, "g").read_bytes().startswith(b"\x89PNG")
     table = list(csv.reader(io.StringIO(saved(page, "x").read_text("utf-8"))))
     assert len(table) == len(PIECES)  # without the first token, with a head line

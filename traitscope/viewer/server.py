@@ -16,7 +16,15 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from traitscope.viewer import beside_api, internals_api, run_api, table_api, text_api
+from traitscope.viewer import (
+    beside_api,
+    compare_api,
+    internals_api,
+    run_api,
+    table_api,
+    text_api,
+    together_api,
+)
 from traitscope.viewer.answers import ERRORS
 from traitscope.viewer.guard import Guard
 from traitscope.viewer.open_runs import OpenRuns
@@ -44,6 +52,8 @@ def make_app(runs: OpenRuns, *, token: str = "", hosts: frozenset[str] = frozens
             *internals_api.routes(),
             *beside_api.routes(),
             *table_api.routes(),
+            *compare_api.routes(),
+            *together_api.routes(),
         ],
         exception_handlers=ERRORS,
     )

@@ -10,6 +10,7 @@ const PAGES = {
   text: "./pages/text.js",
   internals: "./pages/internals.js",
   compare: "./pages/compare.js",
+  correlation: "./pages/correlation.js",
 };
 const byId = (id) => document.getElementById(id);
 

@@ -9,7 +9,7 @@ import { colourOf, columnsOf, themeOf } from "../draw/scale.js";
 import { paintTokens, pointAt, renderTokens, visibleText } from "../draw/tokens.js";
 import { saveRows, savePicture } from "../picture.js";
 import { accountTable, headsTable, neuronsTable, shown, skeleton } from "./internals_parts.js";
-import { OVERS, queryOf, stateOf } from "./internals_state.js";
+import { OVERS, SPAN, queryOf, stateOf } from "./internals_state.js";
 import { titleOf } from "./text_parts.js";
 
 const TOP = 14; // neurons
@@ -45,6 +45,8 @@ function keysOf(page) {
     { key: "t", what: "next trait", run: () => page.turnTrait(1) },
     { key: "T", what: "trait before", run: () => page.turnTrait(-1) },
     { key: "o", what: "of this token, the answer, the prompt", run: () => page.turn("over", OVERS) },
+    { key: "[", what: "block before", run: () => page.turnBlock(-1) },
+    { key: "]", what: "next block", run: () => page.turnBlock(1) },
     { key: "b", what: "neurons by contribution or by activation", run: () => page.turn("by", ["contribution", "activation"]) },
     { key: "c", what: "tokens coloured by attention, MLP, head, its looks, neuron", run: () => page.turnPaint() },
     { key: "h", what: "hide or show template tokens", run: () => page.turn("template", [false, true]) },
@@ -157,7 +159,18 @@ class InsidePage {
     this.app.go(`#/internals/${this.run}/${this.text.generation}/${block}?${queryOf(this.state, this.side)}`);
   }
 
-  beside = (b) => this.push({ b });
+  beside = (b) => this.push({ b, bat: "" });
+
+  besideAt(words) {
+    const at = words.trim();
+    if (at === "" || SPAN.test(at)) this.push({ bat: at });
+    else this.app.status("Expected a token of b such as 12, or a span such as 12:20; nothing for its answer.");
+  }
+
+  turnBlock(step) {
+    const { blocks, block } = this.side;
+    if (blocks.length > 1) this.toBlock(blocks[(blocks.indexOf(block) + step + blocks.length) % blocks.length]);
+  }
 
   // The tokens that numbers are means over, as the API has it.
   at = () => (this.state.over === "token" ? String(this.state.token) : this.state.over);
@@ -229,7 +242,7 @@ class InsidePage {
 
   name = () => `${this.run}/${this.text.generation}/${this.side.block}`;
   // A span of positions or a token says nothing about another text: there it is the answer.
-  otherAt = () => (this.state.over.includes("[") ? this.state.over : "response[:]");
+  otherAt = () => this.state.bat || (this.state.over.includes("[") ? this.state.over : "response[:]");
 
   listOthers() {
     const mine = this.name();
@@ -263,6 +276,8 @@ class InsidePage {
       choice("over", "prompt[:]", "the prompt", "mean over its content tokens (o)"));
     parts.span.value = /^\d+:\d+$/.test(state.over) ? state.over : "";
     parts.other.value = state.b;
+    parts.otherSpan.value = state.bat;
+    parts.otherSpan.hidden = !state.b;
     const paints = {
       attention: ["attention wrote", `to ${side.heads_write_to}`], mlp: ["MLP wrote", `to ${side.neurons_write_to}`],
       head: [`head ${this.head()} wrote`, `to ${side.heads_write_to}`], looks: [`head ${this.head()} looked`, `from ${this.overWords()}`],
@@ -275,6 +290,11 @@ class InsidePage {
   overWords() {
     const { over, token } = this.state;
     return { token: `token ${token}`, "response[:]": "the answer", "prompt[:]": "the prompt" }[over] ?? `tokens ${over}`;
+  }
+
+  otherWords() {
+    const at = this.otherAt();
+    return { "response[:]": "its answer", "prompt[:]": "its prompt" }[at] ?? `${at.includes(":") ? "tokens" : "token"} ${at}`;
   }
 
   // What the words are coloured by: [T].
@@ -338,7 +358,7 @@ class InsidePage {
 
   drawTables() {
     const { parts, data, failed, state } = this;
-    const names = [`a: ${this.overWords()}`, `b: ${state.over.includes("[") ? this.overWords() : "its answer"}`];
+    const names = [`a: ${this.overWords()}`, `b: ${this.otherWords()}`];
     const other = state.b ? (data.other ?? null) : null;
     if (data.account) {
       accountTable(parts.account, data.account, other, names, this.side.model.dtype === "float32" ? 1e-4 : 2e-2);

@@ -46,6 +46,8 @@ export function skeleton(page) {
     block: el("select", { title: "block", onchange: (event) => page.toBlock(event.target.value) },
       side.blocks.map((block) => el("option", { value: block }, block))),
     other: el("select", { "aria-label": "compare with", title: "another capture's inside beside this one's", onchange: (event) => page.beside(event.target.value) }),
+    otherSpan: el("input", { size: 11, placeholder: "its answer", title: "a token or a span of b, such as 12 or 12:20; nothing: as in a, or its answer", "aria-label": "tokens of b", hidden: true,
+      onchange: (event) => page.besideAt(event.target.value) }),
     paints: el("span", { class: "group" }),
     words: el("div", { class: "inside-words card" }),
     wordsNote: el("span", { class: "dim" }),
@@ -82,7 +84,7 @@ export function skeleton(page) {
       el("span", { class: "controls", "data-no-picture": "" }, el("span", { class: "group" },
         button("PNG", "save the picture (g)", () => page.savePng()), button("CSV", "save the numbers (x)", () => page.saveCsv())))),
     el("div", { class: "controls" }, parts.traits, side.blocks.length > 1 ? el("label", {}, "block ", parts.block) : null,
-      el("label", {}, "of "), parts.overs, parts.span, el("label", {}, "beside ", parts.other)),
+      el("label", {}, "of "), parts.overs, parts.span, el("label", {}, "beside ", parts.other), parts.otherSpan),
     parts.grid);
   return parts;
 }

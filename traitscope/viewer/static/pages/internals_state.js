@@ -2,6 +2,7 @@
 // Whatever does not fit the text falls back to the default, so that an edited link still opens.
 
 export const OVERS = ["token", "response[:]", "prompt[:]"];
+export const SPAN = /^\d{1,9}(:\d{1,9})?$/; // a token, or from:to
 const PAINTS = ["attention", "mlp", "head", "looks", "neuron"];
 
 export function stateOf(query, side, text) {
@@ -20,6 +21,7 @@ export function stateOf(query, side, text) {
     by: query.get("by") === "activation" ? "activation" : "contribution",
     paint: PAINTS.includes(paint) && (paint !== "neuron" || neuron !== null) ? paint : "attention",
     template: query.has("template"),
+    bat: SPAN.test(query.get("bat") ?? "") ? query.get("bat") : "",
     b: /^\d{1,6}\/[0-9A-Za-z_-]+\/\d{1,6}$/.test(query.get("b") ?? "") ? query.get("b") : "",
   });
 }
@@ -32,6 +34,7 @@ export function queryOf(state, side) {
   if (state.paint !== "attention") query.set("paint", state.paint);
   if (state.template) query.set("template", "1");
   if (state.b) query.set("b", state.b);
+  if (state.b && state.bat) query.set("bat", state.bat);
   return query.toString().replaceAll("%5B", "[").replaceAll("%5D", "]").replaceAll("%3A", ":").replaceAll("%2F", "/");
 }
 

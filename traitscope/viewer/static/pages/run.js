@@ -20,7 +20,7 @@ export async function open(main, route, app) {
   let looked = 0;
 
   const draw = () => {
-    fill(places.head, head(run));
+    fill(places.head, head(run, number, app));
     fill(places.progress, progress(run, number, app));
     fill(places.failures, failures(run));
   };
@@ -72,7 +72,7 @@ export async function open(main, route, app) {
 
 // --- what it is and how it ended -------------------------------------------------------------------
 
-function head(run) {
+function head(run, number, app) {
   const { counts, cost, model } = run;
   const facts = [
     `${counts.done} of ${plural(counts.wanted, "capture")}`,
@@ -99,6 +99,7 @@ function head(run) {
     el("p", { class: "facts dim" }, line(machine)),
     el("p", { class: "facts dim" }, line(work)),
     proofs(run),
+    el("p", { class: "facts" }, app.link(`#/correlation/${number}`, "how the traits go together"), app.runs.length > 1 ? [" · ", app.link(`#/compare?a=${number}`, "beside another run")] : null),
   ];
 }
 

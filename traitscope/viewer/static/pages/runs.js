@@ -19,7 +19,8 @@ class List {
     this.body = el("tbody");
     const names = ["run", "model", "captures", "traits", "created"];
     const head = el("tr", {}, names.map((name) => el("th", { scope: "col" }, name)));
-    main.append(el("h1", {}, "Runs"), el("table", { class: "runs wide" }, el("thead", {}, head), this.body));
+    main.append(el("h1", {}, "Runs"), el("table", { class: "runs wide" }, el("thead", {}, head), this.body),
+      el("p", {}, app.link("#/compare", "compare runs")));
     this.draw();
     const move = (step) => () => {
       this.cursor = Math.min(Math.max(this.cursor + step, 0), runs.length - 1);

@@ -301,8 +301,10 @@ class TextPage {
     parts.ends.textContent = `ends at ${ends}, the 99th percentile of ${of}; ${band}`;
     fill(parts.key, state.with.length ? this.lines.map((each) => lineKey(text, each)) : null);
     fill(parts.neighbours, neighbours(text, this.run, this.app, this.elsewhere()));
-    fill(parts.internals, text.blocks.map((block) =>
-      this.app.link(`#/internals/${this.run}/${text.generation}/${block}?trait=${text.traits[state.trait].name}&token=${state.token}`, `inside block ${block}`)));
+    const trait = text.traits[state.trait].name;
+    fill(parts.internals,
+      text.blocks.map((block) => this.app.link(`#/internals/${this.run}/${text.generation}/${block}?trait=${trait}&token=${state.token}`, `inside block ${block}`)),
+      this.app.link(`#/compare?a=${this.run}/${text.generation}&trait=${trait}`, "compare"));
   }
 
   // --- events -----------------------------------------------------------------------------------
