@@ -13,20 +13,33 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from traitscope.core import Float32, TokenTable
+from traitscope.core import LEAST_SPREAD, Float32, TokenTable
 from traitscope.errors import InputError, did_you_mean
 from traitscope.report.readings import place_of, read_text
 from traitscope.report.summary import Summary
 from traitscope.runs import GenerationRow, Run, TextData
 
-__all__ = ["Shown", "asked", "in_order", "named", "script_json", "shown"]
+__all__ = [
+    "PERCENTILE",
+    "Shown",
+    "asked",
+    "in_order",
+    "limits",
+    "named",
+    "numbers_bytes",
+    "sampled",
+    "script_json",
+    "shown",
+    "tokens_json",
+]
 
 _SAMPLED = 48  # texts that the shared scale is taken from
-_PERCENTILE = 99.0
+PERCENTILE = 99.0
+Item = TypeVar("Item")
 _TINY = 1e-12  # no division by zero
 
 
@@ -150,20 +163,18 @@ def _trait_json(run: Run, number: int, read: Sequence[TextData]) -> Mapping[str,
         "neutral_std": _floats(directions.neutral_std),
         "neutral_prompt_mean": _floats(directions.neutral_prompt_mean),
         "neutral_prompt_std": _floats(directions.neutral_prompt_std),
-        "limits": _limits(run, number, read),
+        "limits": limits(run, number, sampled(read)),
     }
 
 
 def _text_json(run: Run, row: GenerationRow, text: TextData) -> Mapping[str, Any]:
-    arrays = (text.norm, text.score)
-    numbers = b"".join(np.ascontiguousarray(a, dtype="<f4").tobytes() for a in arrays)
     return {
         "generation": text.generation.id,
         "name": named(row),
         "n_prompt": text.tokens.n_prompt,
         "readings": [_reading_json(run, text, name) for name in run.traits],
-        "tokens": _tokens_json(text.tokens, text.logprob),
-        "numbers": base64.b64encode(numbers).decode(),
+        "tokens": tokens_json(text.tokens, text.logprob),
+        "numbers": base64.b64encode(numbers_bytes(text)).decode(),
     }
 
 
@@ -173,7 +184,13 @@ def _reading_json(run: Run, text: TextData, trait: str) -> list[float | None]:
     return [z if math.isfinite(z) else None for z in (reading.before, reading.response)]
 
 
-def _tokens_json(tokens: TokenTable, logprob: Float32) -> Mapping[str, Any]:
+def numbers_bytes(text: TextData) -> bytes:
+    """norm [T, S], then score [T, S, K]: float32, little-endian, one array behind the other."""
+    arrays = (text.norm, text.score)
+    return b"".join(np.ascontiguousarray(a, dtype="<f4").tobytes() for a in arrays)
+
+
+def tokens_json(tokens: TokenTable, logprob: Float32) -> Mapping[str, Any]:
     """Columns over tokens.  `text` is the token's own characters, empty for a part of one."""
     spans = zip(tokens.start.tolist(), tokens.end.tolist(), strict=True)
     return {
@@ -193,22 +210,27 @@ def _floats(values: Float32) -> list[float | None]:
     return [float(str(v)) if np.isfinite(v) else None for v in values]
 
 
-def _limits(run: Run, number: int, read: Sequence[TextData]) -> dict[str, float | None]:
-    """The 99th percentile of |value| over content tokens and sites, for each way to show it.
+def sampled(items: Sequence[Item]) -> list[Item]:
+    """At most 48 of them, evenly spread."""
+    n = len(items)
+    return [items[i] for i in sorted({round(i) for i in np.linspace(0, n - 1, min(n, _SAMPLED))})]
 
-    Of at most 48 of the texts, evenly spread over them.
-    """
+
+def limits(run: Run, number: int, texts: Sequence[TextData]) -> dict[str, float | None]:
+    """Where a trait's scales end: for each way to show it the 99th percentile of |value| over the
+    content tokens and sites of these texts; None without a number."""
     directions = run.directions[run.traits[number]]
+    mean, std = directions.neutral_mean, directions.neutral_std
     there = directions.direction.any(axis=1)
-    mean, std = directions.neutral_mean[there], np.maximum(directions.neutral_std[there], _TINY)
-    picked = sorted({round(i) for i in np.linspace(0, len(read) - 1, min(len(read), _SAMPLED))})
+    spread = np.where(std > LEAST_SPREAD * np.abs(mean), std, np.nan)  # as TraitDirections.z has it
     values: dict[str, list[Float32]] = {"raw": [], "cosine": [], "z": []}
-    for text in (read[i] for i in picked):
+    for text in texts:
         score = text.score[text.tokens.content][:, there, number]
         norm = np.maximum(text.norm[text.tokens.content][:, there], _TINY)
         values["raw"].append(score)
-        values["cosine"].append(score / norm)
-        values["z"].append((score - mean) / std)
+        values["cosine"].append(np.asarray(score / norm, np.float32))
+        z = (score - mean[there]) / spread[there]
+        values["z"].append(np.asarray(z, np.float32))
     return {name: _top(arrays) for name, arrays in values.items()}
 
 
@@ -216,7 +238,7 @@ def _top(arrays: Sequence[Float32]) -> float | None:
     finite = list(_finite(arrays))
     if not any(array.size for array in finite):
         return None
-    return float(np.percentile(np.abs(np.concatenate(finite)), _PERCENTILE))
+    return float(np.percentile(np.abs(np.concatenate(finite)), PERCENTILE))
 
 
 def _finite(arrays: Sequence[Float32]) -> Iterator[Float32]:

@@ -9,28 +9,30 @@ is the page's own affair; the readings are the report's, so that both say the sa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from traitscope.core import Float32, TokenTable, Window
+from traitscope.core import Window
 from traitscope.errors import RunError
 from traitscope.report.readings import RESPONSE, place_of, read_text, window_z
+from traitscope.report.trajectory import (
+    PERCENTILE,
+    limits,
+    numbers_bytes,
+    sampled,
+    tokens_json,
+)
 from traitscope.runs import GenerationRow, Run, TextData
 from traitscope.viewer.answers import answer
 from traitscope.viewer.open_runs import OpenRuns, asked_run
 
-__all__ = ["routes", "scale_of", "text_bytes", "text_json"]
+__all__ = ["routes", "scale_of", "text_json"]
 
-_SAMPLED = 48  # texts that the run's scale is taken from: reading ten thousand would take minutes
-_PERCENTILE = 99.0
 _THOUGHTS = Window.parse("thinking[:]")
-_TINY = 1e-12  # no division by zero
 
 
 def routes() -> list[Route]:
@@ -49,7 +51,7 @@ def _text(request: Request) -> Response:
 def _numbers(request: Request) -> Response:
     run, row = _asked(request)
     # a failed text has no tokens, so no bytes
-    data = text_bytes(run.text(row.generation)) if row.status == "done" else b""
+    data = numbers_bytes(run.text(row.generation)) if row.status == "done" else b""
     return Response(data, media_type="application/octet-stream")
 
 
@@ -102,7 +104,7 @@ def text_json(run: Run, row: GenerationRow) -> dict[str, Any]:
         "blocks": run.internal_blocks(row.generation),
         "n_prompt": text.tokens.n_prompt,
         "traits": [_trait_json(run, text, number) for number in range(len(run.traits))],
-        "tokens": _tokens_json(text.tokens, text.logprob),
+        "tokens": _tokens_json(text),
     }
 
 
@@ -138,29 +140,16 @@ def _reading_json(run: Run, text: TextData, number: int) -> dict[str, float]:
     }
 
 
-def _tokens_json(tokens: TokenTable, logprob: Float32) -> dict[str, Any]:
-    """Columns over tokens.  `text` is the token's own characters, empty for a part of one."""
-    ends = zip(tokens.start.tolist(), tokens.end.tolist(), strict=True)
+def _tokens_json(text: TextData) -> dict[str, Any]:
+    """Columns over tokens: those of the report, and what only this page asks for."""
+    tokens = text.tokens
     return {
-        "id": tokens.token_id.tolist(),
-        "piece": list(tokens.piece),
-        "text": [tokens.text[start:end] for start, end in ends],
+        **tokens_json(tokens, text.logprob),
+        "part": tokens.part.tolist(),
         "start": tokens.start.tolist(),
         "end": tokens.end.tolist(),
-        "role": tokens.role.tolist(),
-        "part": tokens.part.tolist(),
-        "special": tokens.special.tolist(),
-        "content": tokens.content.tolist(),
         "answer": RESPONSE.pick(tokens).tolist(),
-        "turn": tokens.turn.tolist(),
-        "logprob": logprob,
     }
-
-
-def text_bytes(text: TextData) -> bytes:
-    """norm [T, S], then score [T, S, K]: float32, little-endian, one array behind the other."""
-    arrays = (text.norm, text.score)
-    return b"".join(np.ascontiguousarray(a, dtype="<f4").tobytes() for a in arrays)
 
 
 # --- the run's scale -----------------------------------------------------------------------------
@@ -173,36 +162,10 @@ def scale_of(run: Run) -> dict[str, Any]:
     how many.  A trait without a number has null.
     """
     done = [row for row in run.generations() if row.status == "done"]
-    picked = [done[i] for i in _spread(len(done), _SAMPLED)]
-    texts = [run.text(row.generation) for row in picked]
+    texts = [run.text(row.generation) for row in sampled(done)]
     return {
-        "percentile": _PERCENTILE,
+        "percentile": PERCENTILE,
         "texts": len(texts),
         "of": len(done),
-        "traits": {name: _limits(run, texts, number) for number, name in enumerate(run.traits)},
+        "traits": {name: limits(run, number, texts) for number, name in enumerate(run.traits)},
     }
-
-
-def _spread(n: int, most: int) -> list[int]:
-    """At most `most` of the numbers below n, evenly spread."""
-    return sorted({int(i) for i in np.linspace(0, n - 1, min(n, most))}) if n else []
-
-
-def _limits(run: Run, texts: Sequence[TextData], number: int) -> dict[str, float | None]:
-    directions = run.directions[run.traits[number]]
-    there = directions.direction.any(axis=1)
-    spread_S = np.maximum(directions.neutral_std, _TINY)
-    raw, cosine, z = [], [], []
-    for text in texts:
-        score_TS = text.score[text.tokens.content][:, there, number]
-        raw.append(score_TS)
-        cosine.append(score_TS / np.maximum(text.norm[text.tokens.content][:, there], _TINY))
-        z.append((score_TS - directions.neutral_mean[there]) / spread_S[there])
-    return {"raw": _top(raw), "cosine": _top(cosine), "z": _top(z)}
-
-
-def _top(values: Iterable[NDArray[np.floating[Any]]]) -> float | None:
-    parts = [np.abs(part).ravel() for part in values]
-    joined = np.concatenate(parts) if parts else np.zeros(0)
-    finite = joined[np.isfinite(joined)]
-    return float(np.percentile(finite, _PERCENTILE)) if finite.size else None

@@ -206,7 +206,7 @@ export const PALETTES = { light: paletteOf(STOPS.light), dark: paletteOf(STOPS.d
 // with |value| up to `limit`: on a z scale from the band's edge, on the others from 0.
 export function colourOf(value, z, limit, as) {
   if (Number.isNaN(value)) return -1;
-  if (Math.abs(z) < NEUTRAL) return LEVELS;
+  if (!(Math.abs(z) >= NEUTRAL)) return LEVELS; // nor does it stand out where there is no z
   const from = as === "z" ? NEUTRAL : 0;
   const part = Math.min(Math.max((Math.abs(value) - from) / (limit - from), 0), 1);
   const step = 1 + Math.round(part * (LEVELS - 1));
