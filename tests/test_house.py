@@ -53,6 +53,11 @@ RANK = {
     "pocket.measure": 4,
     "machine": 3,
     "gauge": 4,
+    "forecast": 4,
+    "usage": 4,
+    "kept_plans": 2,
+    "calibrate": 5,
+    "planner": 6,
     "checkup": 4,
     "sidebyside": 4,
     "speedtest": 4,
@@ -67,8 +72,8 @@ RANK = {
     "__main__": 8,
 }
 NO_TORCH = {"errors", "core", "paths", "textfile", "prompts", "suite", "suite_tables", "copyout"}
-NO_TORCH |= {"sizing", "conversations", "runs", "report", "viewer", "traits.directions", "ticks"}
-NO_TORCH |= {"turns", "shapes"}
+NO_TORCH |= {"conversations", "runs", "report", "viewer", "traits.directions", "ticks"}
+NO_TORCH |= {"turns", "shapes", "sizing", "kept_plans"}
 NO_TORCH |= {"exports.flat", "exports.place"}
 FORBIDDEN = {
     "engine": {"runs", "suite", "report", "viewer", "prompts", "conversations", "rich", "traits"},

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import DynamicCache
@@ -23,7 +24,7 @@ from traitscope.engine import Batching, Clock, Request, generate
 from traitscope.models import Model
 from traitscope.sizing import DEFAULT_ROWS, Shape, StepTimes
 
-__all__ = ["Timed", "endless", "shape_of", "step_times", "time_steps"]
+__all__ = ["Timed", "any_directions", "endless", "shape_of", "step_times", "time_steps"]
 
 _EXPERT = re.compile(r"(^|\.)experts(\.|$)")
 # how configs call the number of experts that a token visits
@@ -126,12 +127,25 @@ def _cached(model: Model) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 
 @dataclass(frozen=True)
 class Timed:
-    """Some texts begun together: seconds of their prefill, and of one step of them all."""
+    """Some texts begun together: seconds of their prefill, and of one step of them all.
+
+    `fed` of the prompts' `prompt_tokens` went through the model (the last ones are left to the
+    steps, and a text may take over another's beginning); `columns` were in use on average.
+    """
 
     rows: int
     prompt_tokens: int
+    fed: int
+    columns: float
     prefill: float
     step: float
+
+
+def any_directions(model: Model, n_traits: int) -> Float32:
+    """Unit directions of no meaning: what they are does not change the time."""
+    shape = (len(model.sites), model.anatomy.d_model, n_traits)
+    drawn = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    return np.asarray(drawn / np.linalg.norm(drawn, axis=1, keepdims=True), dtype=np.float32)
 
 
 def endless(model: Model) -> Model:
@@ -166,10 +180,12 @@ def time_steps(
         pass
     apart = [after - before for before, after in pairwise(seconds)]
     return Timed(
-        len(prompts),
-        sum(len(ids) - 1 for ids in prompts),
-        clock.prefill,
-        statistics.median(apart[: steps - 1] or seconds),
+        rows=len(prompts),
+        prompt_tokens=sum(len(ids) - 1 for ids in prompts),
+        fed=clock.tokens - (steps + 1) * len(prompts),
+        columns=max(map(len, prompts)) + steps / 2,
+        prefill=clock.prefill,
+        step=statistics.median(apart[: steps - 1] or seconds),
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import psutil
 import torch
 
-__all__ = ["free_memory", "machine", "versions"]
+__all__ = ["all_memory", "free_memory", "machine", "peak_memory", "versions"]
 
 
 def versions() -> dict[str, str]:
@@ -56,6 +57,30 @@ def free_memory(device: torch.device) -> int | None:
     if device.type == "cpu":
         return min([int(psutil.virtual_memory().available), *_left_in_group()])
     return None
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """The most bytes that were in use so far: of torch on a GPU, of this process elsewhere."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    if device.type == "mps":
+        return int(torch.mps.driver_allocated_memory())
+    process = psutil.Process().memory_info()
+    if hasattr(process, "peak_wset"):  # Windows
+        return int(process.peak_wset)
+    from resource import RUSAGE_SELF, getrusage
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return getrusage(RUSAGE_SELF).ru_maxrss * unit
+
+
+def all_memory(device: torch.device) -> int:
+    """Bytes of memory that the device has."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory())
+    return int(psutil.virtual_memory().total)
 
 
 def _left_in_group(root: Path = Path("/sys/fs/cgroup")) -> list[int]:

@@ -22,7 +22,7 @@ from traitscope.suite import Suite, suite_from_dict
 from traitscope.task import Progress, Task, Tick
 from traitscope.work import Source, Todo, TraitData, Work, trait_data
 
-__all__ = ["Outcome", "Tick", "capture", "capture_suite", "made_from", "run_suite"]
+__all__ = ["Outcome", "Tick", "capture", "capture_suite", "made_from", "run_suite", "wanted"]
 
 
 @dataclass(frozen=True)
@@ -51,17 +51,51 @@ def run_suite(
     written, Interrupted after committing what was finished, MachineError where the machine fails.
     """
     began = time.perf_counter()
+    want = wanted(suite, out=out, fresh=fresh, model=model, retry_failed=retry_failed)
+    if want.there is not None and not want.todo:
+        return _nothing_to_do(want.there, suite, want.work)
+    task = Task(
+        suite,
+        want.source,
+        want.work,
+        want.traits,
+        want.path,
+        want.there,
+        want.todo,
+        progress,
+        began,
+    )
+    stats = task.run()
+    return Outcome(want.path, False, want.there is not None, stats)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a call is about, before anything is loaded: where it goes, what is there and lacks."""
+
+    source: Source
+    traits: Sequence[TraitData]
+    work: Work
+    path: Path
+    there: Run | None
+    todo: Todo
+
+
+def wanted(
+    suite: Suite,
+    *,
+    out: Path | None = None,
+    fresh: bool = False,
+    model: Model | None = None,
+    retry_failed: bool = False,
+) -> Wanted:
+    """Work it out; raises what `run_suite` raises before it loads anything."""
     source = Source.of(suite, model)
     traits = trait_data(suite.trait_sources)
     work = Work.of(suite, source, traits)
     path = _place(suite, work, out, fresh)
     there = _existing(path, source, work, traits)
-    todo = Todo.of(work, there, retry_failed)
-    if there is not None and not todo:
-        return _nothing_to_do(there, suite, work)
-    task = Task(suite, source, work, traits, path, there, todo, progress, began)
-    stats = task.run()
-    return Outcome(path, False, there is not None, stats)
+    return Wanted(source, traits, work, path, there, Todo.of(work, there, retry_failed))
 
 
 def capture(

@@ -15,13 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
-from traitscope.core import Float32, Generation, GenerationConfig, Prompt
+from traitscope.core import Generation, GenerationConfig, Prompt
 from traitscope.engine import Request
 from traitscope.errors import InputError, MachineError
-from traitscope.gauge import shape_of, step_times
+from traitscope.gauge import any_directions, shape_of, step_times
 from traitscope.machine import free_memory, machine
 from traitscope.models import Model, load_checkpoint, render
 from traitscope.sidebyside import Asked, Neighbours, Texts, ask
@@ -194,7 +193,7 @@ class _Test:
             Request(Generation(f"{i:016x}"), tuple(ids), room[i])
             for i, ids in enumerate(self.chats)
         ]
-        self.direction_SDK = _directions(model)
+        self.direction_SDK = any_directions(model, N_TRAITS)
         self.rows = self._rows(model)
         about = model.describe()
         if model.dtype == torch.float32:
@@ -298,14 +297,6 @@ class _Test:
                 for key, loads, load, generation, measured in found
             ),
         )
-
-
-def _directions(model: Model) -> Float32:
-    """Unit directions of no meaning: what they are does not change the time."""
-    drawn = np.random.default_rng(0).standard_normal(
-        (len(model.sites), model.anatomy.d_model, N_TRAITS), dtype=np.float32
-    )
-    return np.asarray(drawn / np.linalg.norm(drawn, axis=1, keepdims=True), dtype=np.float32)
 
 
 def _forget() -> None:

@@ -30,6 +30,7 @@ from traitscope.engine import (
 )
 from traitscope.errors import Interrupted, MachineError
 from traitscope.fill import fill, sites_kept
+from traitscope.kept_plans import digest, find_plan
 from traitscope.machine import versions
 from traitscope.models import Model, Proof
 from traitscope.prepare import directions_for, own_up, rows_for
@@ -38,6 +39,7 @@ from traitscope.sizing import Sizing
 from traitscope.suite import Suite
 from traitscope.ticks import Progress, Tick
 from traitscope.traits.extract import stacked
+from traitscope.usage import folder_bytes, used
 from traitscope.work import Source, Todo, TraitData, Work
 
 __all__ = ["Progress", "Task", "Tick"]
@@ -65,6 +67,8 @@ class Task:
         self.began, self.clock = began, Clock()
         self.seconds = dict.fromkeys(_PHASES, 0.0)
         self.made = 0
+        self.lengths: list[tuple[int, int]] = []  # of texts made: prompt tokens, all tokens
+        self.disk_before = folder_bytes(path) if there is not None else 0
         self.committing = False  # stays True where a commit was cut short
 
     def run(self) -> dict[str, Any]:
@@ -97,6 +101,7 @@ class Task:
                     f"captures are kept in {self.path}; the same command goes on."
                 ) from None
             stats = self._stats()
+            stats |= self._beside(model, direction_SDK, stats["seconds"])
             writer.event("finished", **stats)
         self.progress(Tick("done", message=f"All is in {self.path}."))
         return stats
@@ -115,6 +120,16 @@ class Task:
             "made": self.made,
             "seconds": {name: round(value, 4) for name, value in seconds.items()},
         }
+
+    def _beside(
+        self, model: Model, direction_SDK: Float32, seconds: Mapping[str, float]
+    ) -> dict[str, Any]:
+        """How much of the machine this took, and what was planned for the very same work."""
+        config = self.work.config
+        usage = used(model, self.lengths, direction_SDK, config, self.clock, seconds)
+        planned = find_plan(self.work.key, digest(self.todo.captures, str(model.device)))
+        disk = folder_bytes(self.path) - self.disk_before
+        return {"usage": {**usage, "disk": disk}, **({"planned": planned} if planned else {})}
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
@@ -364,6 +379,8 @@ class Task:
 
     def _record(self, model: Model, trace: Trace) -> TextRecord:
         rendered = self.work.rendered[trace.generation]
+        if trace.finish != "given":
+            self.lengths.append((trace.n_prompt, len(trace.token_ids)))
         tokens = model.speller.table(trace.token_ids.tolist(), rendered)
         return TextRecord(
             generation=trace.generation,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from traitscope import __version__
-from traitscope.cli import again, compare, doctor, export, make, read, speedtest, view
+from traitscope.cli import again, compare, doctor, export, make, plan, read, speedtest, view
 
 __all__ = ["app"]
 
@@ -43,6 +43,7 @@ for _verb, _name in (
     (make.capture, "capture"),
     (again.replay, "replay"),
     (make.init, "init"),
+    (plan.plan, "plan"),
     (read.report, "report"),
     (view.view, "view"),
     (read.verify, "verify"),

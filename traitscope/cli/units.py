@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["duration", "seconds", "size"]
+__all__ = ["count", "duration", "seconds", "size"]
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """A number and its noun."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def duration(value: float) -> str:

@@ -28,7 +28,7 @@ from traitscope.paths import cache_dir
 from traitscope.runs import load_directions, save_directions
 from traitscope.traits.pairs import Example, Trait, neutral_chats
 
-__all__ = ["METHOD", "cached", "calibrated", "extract", "fits", "stacked"]
+__all__ = ["METHOD", "cached", "calibrated", "extract", "fits", "stacked", "texts_to_read"]
 
 METHOD = "mean_difference"
 _VERSION = "1"  # raised when the same data would give other numbers
@@ -141,7 +141,17 @@ def _neutral_hash() -> str:
 # --- making them ---------------------------------------------------------------------------------
 
 
-def _make(model: Model, traits: Sequence[Trait], on_done: OnDone) -> dict[str, TraitDirections]:
+def texts_to_read(
+    model: Model, traits: Sequence[Trait]
+) -> tuple[list[tuple[int, ...]], list[NDArray[np.bool_]], list[tuple[int, ...]]]:
+    """The ids of all texts of pairs and which of their tokens count, and the neutral texts' ids."""
+    texts, chosen = _pairs(model, traits)
+    neutral = [_text(model, chat).token_ids for chat in neutral_chats()]
+    return [text.token_ids for text in texts], chosen, neutral
+
+
+def _pairs(model: Model, traits: Sequence[Trait]) -> tuple[list[_Text], list[NDArray[np.bool_]]]:
+    """The texts of all pairs, positive and negative in turn, and the tokens that count."""
     texts: list[_Text] = []
     chosen: list[NDArray[np.bool_]] = []
     for trait in traits:
@@ -157,6 +167,11 @@ def _make(model: Model, traits: Sequence[Trait], on_done: OnDone) -> dict[str, T
                     )
                 texts.append(text)
                 chosen.append(mask)
+    return texts, chosen
+
+
+def _make(model: Model, traits: Sequence[Trait], on_done: OnDone) -> dict[str, TraitDirections]:
+    texts, chosen = _pairs(model, traits)
     neutral = [_text(model, chat) for chat in neutral_chats()]
     total, done = len(texts) + len(neutral), 0
 

@@ -1,0 +1,266 @@
+"""Seconds and bytes of each thing that a run does, measured on this machine in a few seconds.
+
+Each measurement does the real thing on a few of the run's own texts: the engine's steps, the
+readings of finished texts, one block's internals, one commit's tables.  Nothing is written: what
+a commit costs the disk is measured on a file without a name.  Does not know what is to be done
+with the figures.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from traitscope.core import (
+    Capture,
+    Float32,
+    Generation,
+    GenerationConfig,
+    Prompt,
+    TextRecord,
+    Trace,
+)
+from traitscope.engine import BATCH_TOKENS, Batching, Clock, Request, capture_internals, generate
+from traitscope.engine.plan import padded
+from traitscope.forecast import Lengths
+from traitscope.gauge import Timed, time_steps
+from traitscope.models import Model, Rendered
+from traitscope.runs.tables import captures_bytes, generations_bytes, tokens_bytes
+from traitscope.runs.tensors import internals_bytes
+
+__all__ = ["Commit", "Steps", "answers", "commit_of", "internals_of", "reading", "steps_of"]
+
+ENOUGH = 0.4  # seconds of a reading after which no larger one is tried
+LONG = 2048  # tokens that are prefilled to see what more columns cost
+_AT_LEAST = 8  # steps of a trial, however slow
+_MANIFEST = 200  # bytes of a file's entry
+_SYNCED = 64_000  # bytes of a file that is written to see what the disk takes
+_SYNCS = 5  # of a commit: three tables, their folder, the line of the manifest
+
+
+# --- generating ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Seconds: a prefill, each of its tokens; a step, each row, each column of a row.
+
+    `cached` tokens stood in the slots while this was measured.
+    """
+
+    prefill: float
+    prefill_token: float
+    step: float
+    step_row: float
+    step_column: float
+    cached: int
+
+
+def steps_of(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    rows: int,
+    columns: int,
+    direction_SDK: Float32,
+    config: GenerationConfig,
+    keep: Sequence[int] = (),
+) -> Steps:
+    """From the run's first batch, one prompt alone, and where texts get long a third time."""
+    order = sorted(prompts, key=lambda ids: -len(ids))
+    middle = order[len(order) // 2]
+
+    def timed(texts: Sequence[Sequence[int]]) -> Timed:
+        return time_steps(model, texts, direction_SDK, config, keep)
+
+    timed([middle])  # what only the first time takes
+    one, many = timed([middle]), timed(order[:rows])
+    column = 0.0
+    if columns > 256 and columns > 2 * many.columns:
+        few = max(1, min(rows, LONG // columns))
+        ids = [(list(middle) * (columns // len(middle) + 1))[: columns - 8] for _ in range(few)]
+        short, long = timed([middle] * few), timed(ids)
+        column = max(0.0, (long.step - short.step) / (few * (long.columns - short.columns)))
+    return _solved(one, many, column)
+
+
+def _solved(one: Timed, many: Timed, column: float) -> Steps:
+    token = max(0.0, (many.prefill - one.prefill) / max(many.fed - one.fed, 1))
+    alone, together = (t.step - column * t.rows * t.columns for t in (one, many))
+    row = max(0.0, (together - alone) / (many.rows - one.rows)) if many.rows > one.rows else 0.0
+    return Steps(
+        prefill=max(0.0, one.prefill - token * one.fed),
+        # what texts take over from each other costs nothing
+        prefill_token=token * many.fed / max(many.prompt_tokens, 1),
+        step=max(0.0, alone - row),
+        step_row=row,
+        step_column=column,
+        cached=many.rows * round(many.columns + 2),
+    )
+
+
+class _Enough(Exception):
+    """The time for trying answers is over."""
+
+
+def answers(
+    model: Model,
+    requests: Sequence[Request],
+    direction_SDK: Float32,
+    config: GenerationConfig,
+    rows: int,
+    budget: float,
+) -> Lengths:
+    """How long the first answers get, as far as `budget` seconds go."""
+    order = sorted(range(len(requests)), key=lambda i: -len(requests[i].token_ids))[:rows]
+    places = {requests[i].generation: i for i in order}
+    clock, seen = Clock(), dict[int, int]()
+    began, ended = time.perf_counter(), 0
+
+    def on_step(now: Clock) -> None:
+        if time.perf_counter() - began > budget and now.steps > _AT_LEAST:
+            raise _Enough
+
+    first = [requests[i] for i in order]
+    texts = generate(model, first, direction_SDK, config, Batching(rows), clock, on_step)
+    with suppress(_Enough):
+        for text in texts:
+            seen[places[text.generation]] = len(text.token_ids) - text.n_prompt
+            ended += text.finish == "stop"
+    return Lengths(seen, ended, len(first) - len(seen), clock.new_tokens)
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def reading(read: Callable[[Sequence[int]], None], lengths: Sequence[int]) -> tuple[float, int]:
+    """Seconds of one token, padding counted, and the most tokens that were read at once.
+
+    `read` takes the places of some texts.  More are read at a time until it takes long enough.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    tokens, rate = 256, 0.0
+    while True:
+        count = max(1, tokens // max(lengths[order[len(order) // 2]], 1))
+        start = max(0, len(order) // 2 - count // 2)
+        some = order[start : start + count]
+        began = time.perf_counter()
+        read(some)
+        took = time.perf_counter() - began
+        read_now = padded([lengths[i] for i in some], BATCH_TOKENS)
+        rate = took / read_now
+        if took > ENOUGH or tokens >= BATCH_TOKENS or len(some) == len(order):
+            return rate, min(read_now, BATCH_TOKENS)
+        tokens *= 4
+
+
+# --- internals and commits -----------------------------------------------------------------------
+
+
+def internals_of(
+    model: Model, ids: Sequence[int], block: int, direction_SDK: Float32, traits: Sequence[str]
+) -> tuple[float, tuple[float, float, float]]:
+    """Seconds of one block, and its file's bytes: fixed, a token, a token squared."""
+    capture_internals(model, Generation("0" * 16), ids, block, direction_SDK, traits)
+    began = time.perf_counter()
+    opened = capture_internals(model, Generation("0" * 16), ids, block, direction_SDK, traits)
+    took = time.perf_counter() - began
+    n, whole = len(ids), len(internals_bytes(opened))
+    square = opened.tensors["attention"].nbytes
+    fixed = sum(a.nbytes for name, a in opened.tensors.items() if name.endswith("_score"))
+    every = sum(a.nbytes for a in opened.tensors.values())
+    linear = every - square - fixed
+    return took, (whole - every + fixed, linear / n, square / n**2)
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A commit of some texts: seconds and bytes, fixed and for each token; an empty one's bytes."""
+
+    seconds: float
+    seconds_token: float
+    bytes_part: int
+    bytes_token: float
+    bytes_captures: int
+
+
+def commit_of(
+    model: Model,
+    prompts: Sequence[tuple[Prompt, Rendered]],
+    new_tokens: int,
+    traits: Sequence[str],
+    place: Path,
+) -> Commit:
+    """What the tables of these texts cost, with answers of `new_tokens` made up for them."""
+    first, every = prompts[:1], prompts
+    texts, seconds, sizes = list[int](), list[float](), list[int]()
+    beside = 0
+    for some in (first, first, every):  # the first time is not counted
+        began = time.perf_counter()
+        records = [_record(model, *prompt, new_tokens, len(traits)) for prompt in some]
+        tokens = tokens_bytes(records, len(model.sites), traits)[0]
+        generations = generations_bytes(records)[0]
+        captures = {Capture(r.generation, "prompts"): "" for r in records}
+        captured = captures_bytes(captures)[0]
+        seconds.append(time.perf_counter() - began)
+        beside = generations.nbytes + captured.nbytes
+        sizes.append(tokens.nbytes)
+        texts.append(sum(len(r.trace.token_ids) for r in records if r.trace))
+    more = max(texts[2] - texts[1], 1)
+    a_second = max(0.0, (seconds[2] - seconds[1]) / more) if len(every) > 1 else 0.0
+    a_byte = (sizes[2] - sizes[1]) / more if len(every) > 1 else sizes[1] / texts[1]
+    return Commit(
+        seconds=max(0.0, seconds[1] - a_second * texts[1]) + _SYNCS * _sync(place),
+        seconds_token=a_second,
+        bytes_part=round(sizes[1] - a_byte * texts[1]) + beside + 3 * _MANIFEST,
+        bytes_token=a_byte,
+        bytes_captures=captures_bytes({Capture(Generation("0" * 16), "prompts"): ""})[0].nbytes
+        + 2 * _MANIFEST,
+    )
+
+
+def _record(
+    model: Model, prompt: Prompt, rendered: Rendered, new_tokens: int, n_traits: int
+) -> TextRecord:
+    """A text with numbers of no meaning, which do not compress better than real ones."""
+    ids = list(rendered.token_ids)
+    ids += (ids * (new_tokens // len(ids) + 1))[:new_tokens]
+    shape = (len(ids), len(model.sites))
+    drawn = np.random.default_rng(0).standard_normal((*shape, n_traits + 1), dtype=np.float32)
+    generation = Generation(rendered.prompt_id)
+    trace = Trace(
+        generation=generation,
+        token_ids=np.array(ids, dtype=np.int32),
+        n_prompt=len(rendered.token_ids),
+        score=drawn[:, :, 1:],
+        norm=np.abs(drawn[:, :, 0]),
+        logprob=-np.abs(drawn[:, 0, 0]),
+        finish="length",
+        seconds=1.0,
+    )
+    said = model.speller.decode(ids[len(rendered.token_ids) :], skip_special=True)
+    return TextRecord(generation, prompt, said, model.speller.table(ids, rendered), trace)
+
+
+def _sync(place: Path) -> float:
+    """Seconds until a small file is on the disk; 0 where nothing may be written there."""
+    while not place.is_dir():
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            took = list[float]()
+            for _ in range(3):
+                began = time.perf_counter()
+                file.write(b"\0" * _SYNCED)
+                file.flush()
+                os.fsync(file.fileno())
+                took.append(time.perf_counter() - began)
+        return sorted(took)[1]
+    except OSError:
+        return 0.0

@@ -1,0 +1,191 @@
+"""What a suite will take: plain arithmetic from amounts and from rates measured on this machine.
+
+`Amounts` are counts (texts, tokens, files) of what is still to be done, `Rates` seconds and bytes
+for one of each.  Answers' lengths are not known before: they are taken as given here, once as the
+most that they may be, once as what is expected.  Measures nothing and knows no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from math import ceil
+from typing import Any, Literal
+
+from traitscope.engine.plan import schedule
+
+__all__ = ["PHASES", "Amounts", "Forecast", "Lengths", "Opened", "Rates", "forecast"]
+
+PHASES = ("start", "load", "directions", "generate", "replay", "internals", "write")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One block of one text: of `text` (its place among those to be made), or of `tokens`."""
+
+    text: int | None
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """What is to be done; padding is counted where texts are read in batches.
+
+    `texts` are (prompt tokens, the most new tokens); `read` and `pair` are texts that exist and
+    those that define traits; `commit` is how many texts are written together; `kept` how many
+    states of each text, by the number of its prompt's and its new tokens.
+    """
+
+    loads: int
+    texts: tuple[tuple[int, int], ...]
+    rows: int
+    join: int
+    commit: int
+    read: int
+    read_tokens: int
+    pairs: int
+    pair_tokens: int
+    opened: tuple[Opened, ...]
+    kept: Literal["", "prompt", "response", "last", "all"] = ""
+    kept_sites: int = 0
+
+    def parts(self) -> int:
+        """Commits of texts."""
+        return ceil((len(self.texts) + self.read) / self.commit)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds and bytes of one thing of each kind: measured, but for sizes, which are counted.
+
+    A prefill has a fixed part and one for each token, a step one for each row and each column of
+    each row; a part (a commit) one for each token.  `once` is what a run holds without texts.
+    """
+
+    start: float = 0.0
+    load: float = 0.0
+    render: float = 0.0  # all texts of pairs, made ready
+    pair_token: float = 0.0
+    read_token: float = 0.0
+    prefill: float = 0.0
+    prefill_token: float = 0.0
+    step: float = 0.0
+    step_row: float = 0.0
+    step_column: float = 0.0
+    opened: float = 0.0
+    part: float = 0.0
+    part_token: float = 0.0
+    memory: int = 0  # the most that was in use while all this was measured
+    column_bytes: int = 0  # keys, values and numbers of one token
+    once_bytes: int = 0
+    part_bytes: int = 0
+    token_bytes: float = 0.0
+    state_bytes: int = 0
+    opened_bytes: tuple[float, float, float] = (0.0, 0.0, 0.0)  # fixed, a token, a token squared
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What will happen: counts, seconds by phase with their total, bytes."""
+
+    batches: int
+    steps: int
+    tokens: int
+    new_tokens: int
+    seconds: dict[str, float]
+    memory: int
+    disk: int
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds[phase] for phase in PHASES)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "seconds": {**self.seconds, "total": self.total}}
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long some answers got, tried or made before; `tokens` in all.
+
+    `seen` are whole answers, by the place of their text; `ended` of them ended by themselves.
+    `open` ones had as many tokens as they share of the rest when the trial was over.
+    """
+
+    seen: Mapping[int, int] = field(default_factory=dict)
+    ended: int = 0
+    open: int = 0
+    tokens: int = 0
+
+    @property
+    def tried(self) -> int:
+        return len(self.seen) + self.open
+
+    @property
+    def known(self) -> bool:
+        return self.ended > 0
+
+    def of(self, most: Sequence[int]) -> list[int]:
+        """A length for each text whose answer may have `most` tokens; the most if none ended.
+
+        A text's own where it was seen, else those of all tried, in turn.  One that was not at its
+        end goes on as if each token were as likely to end it as those that were tried.
+        """
+        if not self.known:
+            return list(most)
+        whole = list(self.seen.values())
+        so_far = (self.tokens - sum(whole)) / self.open if self.open else 0.0
+        tried = [*whole, *[round(so_far + self.tokens / self.ended)] * self.open]
+        lengths = (self.seen.get(i, tried[i % len(tried)]) for i in range(len(most)))
+        return [min(length, bound) for length, bound in zip(lengths, most, strict=True)]
+
+
+def forecast(amounts: Amounts, rates: Rates, lengths: Lengths) -> Forecast:
+    """Everything, for answers as long as `lengths` says."""
+    new = lengths.of([most for _, most in amounts.texts])
+    texts = [(prompt, made) for (prompt, _), made in zip(amounts.texts, new, strict=True)]
+    plan = schedule(texts, amounts.rows, amounts.join)
+    written = sum(prompt + made for prompt, made in texts) + amounts.read_tokens
+    prefill = plan.batches * rates.prefill + plan.prefilled * rates.prefill_token
+    decode = plan.steps * rates.step + plan.row_steps * rates.step_row
+    decode += plan.columns * rates.step_column
+    parts = amounts.parts() + len(amounts.opened)
+    return Forecast(
+        batches=plan.batches,
+        steps=plan.steps,
+        tokens=plan.tokens + amounts.read_tokens,
+        new_tokens=plan.new_tokens,
+        seconds={
+            "start": rates.start,
+            "load": rates.load * amounts.loads,
+            "directions": rates.render + rates.pair_token * amounts.pair_tokens,
+            "generate": prefill + decode,
+            "replay": rates.read_token * amounts.read_tokens,
+            "internals": rates.opened * len(amounts.opened),
+            "write": rates.part * parts + rates.part_token * written,
+            "prefill": prefill,
+            "decode": decode,
+        },
+        memory=rates.memory + rates.column_bytes * _columns(amounts, texts),
+        disk=_disk(amounts, rates, texts, written),
+    )
+
+
+def _columns(amounts: Amounts, texts: Sequence[tuple[int, int]]) -> int:
+    """Columns of all slots, which are made for the longest text that there may be."""
+    longest = max((prompt + most for prompt, most in amounts.texts), default=0)
+    return min(amounts.rows, len(texts)) * longest
+
+
+def _disk(amounts: Amounts, rates: Rates, texts: Sequence[tuple[int, int]], written: int) -> int:
+    fixed, linear, square = rates.opened_bytes
+    lengths = [o.tokens if o.text is None else sum(texts[o.text]) for o in amounts.opened]
+    opened = sum(fixed + linear * n + square * n * n for n in lengths)
+    states = sum(_kept(amounts, prompt, new) for prompt, new in texts) * amounts.kept_sites
+    parts = amounts.parts() * rates.part_bytes + written * rates.token_bytes
+    return round(rates.once_bytes + parts + opened + states * rates.state_bytes)
+
+
+def _kept(amounts: Amounts, prompt: int, new: int) -> int:
+    counts = {"": 0, "prompt": prompt, "response": new, "last": 2, "all": prompt + new}
+    return counts[amounts.kept]

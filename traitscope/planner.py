@@ -1,0 +1,473 @@
+"""What a suite would do here, before it is run: counts, seconds by phase, memory, disk.
+
+What is there already in the run's folder is left out.  The model is loaded once and measured for
+a few seconds; nothing of the suite is run, and the run's folder is not touched.  The result is
+kept in the cache, so that the run that is planned finds it and can stand beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from traitscope.calibrate import Commit, Steps, answers, commit_of, internals_of, reading, steps_of
+from traitscope.checkup import at_load
+from traitscope.core import Float32, Generation
+from traitscope.engine import BATCH_TOKENS, Request, mean_states, score_texts
+from traitscope.engine.plan import padded
+from traitscope.errors import MachineError
+from traitscope.fill import sites_kept
+from traitscope.forecast import Amounts, Forecast, Lengths, Opened, Rates, forecast
+from traitscope.gauge import any_directions, shape_of
+from traitscope.kept_plans import digest, keep_plan
+from traitscope.machine import all_memory, free_memory, peak_memory
+from traitscope.models import Model
+from traitscope.prepare import rows_for
+from traitscope.runner import Wanted, wanted
+from traitscope.sizing import Shape, Sizing
+from traitscope.suite import Suite
+from traitscope.ticks import Progress, Tick
+from traitscope.traits.extract import cached, texts_to_read
+from traitscope.traits.pairs import Trait
+from traitscope.traits.vectors import Vector
+
+__all__ = ["Plan", "plan"]
+
+_ANSWERS = 3.0  # seconds for seeing how long answers get
+_FEW = 5  # answers of an earlier run that say more than a trial
+_OTHERS = 20_000  # bytes: events, the lock, what is proved at load
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would happen.  `most` has every answer as long as it may be, `expected` as long as
+    `lengths` (from `source`: "run", "trial", or "" where nothing is known) says.
+
+    `done` of `wanted` captures are there already; memory in bytes, None where it is not known.
+    """
+
+    path: Path
+    key: str
+    resumed: bool
+    wanted: int
+    done: int
+    captures: int
+    texts: int
+    loads: int
+    sizing: Sizing
+    model: dict[str, Any]
+    pair_texts: int
+    pair_traits: tuple[str, ...]
+    read_texts: int
+    opened: int
+    lengths: Lengths
+    source: str
+    most: Forecast
+    expected: Forecast
+    memory_free: int | None
+    memory_all: int
+    weights: int
+    disk_free: int
+    seconds: float  # that planning took
+
+    def to_dict(self) -> dict[str, Any]:
+        names = ("key", "resumed", "wanted", "done", "captures", "texts", "loads", "model")
+        more = ("pair_texts", "pair_traits", "read_texts", "opened", "weights")
+        machine = ("memory_free", "memory_all", "disk_free")
+        return {
+            "run": str(self.path),
+            **{name: getattr(self, name) for name in (*names, *more)},
+            "rows": self.sizing.rows,
+            "sizing": self.sizing.to_dict(),
+            "expected": self.expected.to_dict(),
+            "most": self.most.to_dict(),
+            "answers": {
+                "from": self.source,
+                "tried": self.lengths.tried,
+                "ended": self.lengths.ended,
+                "open": self.lengths.open,
+                "tokens": self.lengths.tokens,
+            },
+            **{name: getattr(self, name) for name in machine},
+            "planning_seconds": self.seconds,
+        }
+
+
+def plan(
+    suite: Suite,
+    *,
+    out: Path | None = None,
+    fresh: bool = False,
+    retry_failed: bool = False,
+    progress: Progress = lambda tick: None,
+) -> Plan:
+    """Work it out.  Raises what `run_suite` raises before it writes anything, and MachineError
+    where the model does not fit."""
+    began = time.perf_counter()
+    want = wanted(suite, out=out, fresh=fresh, retry_failed=retry_failed)
+    if want.there is not None and not want.todo:
+        return _nothing(want, began)
+    try:
+        return _Planner(suite, want, progress, began).plan()
+    except torch.OutOfMemoryError as error:
+        raise MachineError(
+            f"Out of memory on '{suite.device}' with '{want.source.name}' while measuring. Use a "
+            "narrower dtype, fewer rows or another device."
+        ) from error
+
+
+class _Planner:
+    def __init__(self, suite: Suite, want: Wanted, progress: Progress, began: float) -> None:
+        self.suite, self.want, self.progress, self.began = suite, want, progress, began
+        self.start = time.perf_counter() - began
+        self.probed = 0  # the most tokens that were read at once
+
+    def plan(self) -> Plan:
+        model, load = self._load()
+        self.shape = shape_of(model)
+        n_traits = len(self.suite.trait_names)
+        direction_SDK = any_directions(model, n_traits)
+        began = time.perf_counter()
+        sizing = self._sizing(model, direction_SDK)
+        load += time.perf_counter() - began
+        self.progress(Tick("measure", message="Measuring: a few seconds."))
+        requests = list(self._requests(model))
+        keep = sites_kept(model, self.want.work.keep)
+        render, pair, pairs = self._pairs(model)
+        read, lengths_read = self._read(model, direction_SDK)
+        steps = Steps(0.0, 0.0, 0.0, 0.0, 0.0, 0)
+        lengths, source = Lengths(), ""
+        if requests:
+            columns = max(len(r.token_ids) + r.max_new_tokens for r in requests)
+            prompts = [request.token_ids for request in requests]
+            config = self.want.work.config
+            steps = steps_of(model, prompts, sizing.rows, columns, direction_SDK, config, keep)
+            lengths, source = self._lengths(model, requests, direction_SDK, sizing.rows)
+        amounts = self._amounts(model, requests, sizing, pairs, lengths_read)
+        typical = self._typical(requests, lengths, lengths_read)
+        opened, opened_bytes = self._opened(model, amounts, typical, direction_SDK)
+        commit = self._commit(model, amounts, typical)
+        rates = Rates(
+            start=self.start,
+            load=load,
+            render=render,
+            pair_token=pair,
+            read_token=read,
+            prefill=steps.prefill,
+            prefill_token=steps.prefill_token,
+            step=steps.step,
+            step_row=steps.step_row,
+            step_column=steps.step_column,
+            opened=opened,
+            part=commit.seconds,
+            part_token=commit.seconds_token,
+            memory=self._memory(model, amounts, steps, n_traits, len(keep)),
+            column_bytes=self._column(model, n_traits, len(keep)),
+            once_bytes=self._once(n_traits),
+            part_bytes=commit.bytes_part,
+            token_bytes=commit.bytes_token,
+            state_bytes=self._state(model),
+            opened_bytes=(opened_bytes[0] + commit.bytes_captures, *opened_bytes[1:]),
+        )
+        return self._made(model, amounts, rates, lengths, source, sizing, pairs)
+
+    # --- what the run would do first ---------------------------------------------------------
+
+    def _load(self) -> tuple[Model, float]:
+        """The model, and the seconds until it is proved."""
+        want = self.want
+        self.progress(Tick("load", message=f"Loading {want.source.name}."))
+        began = time.perf_counter()
+        unproven = self.suite.allow_unproven
+        model = want.source.load(self.suite.device, want.work.arguments, allow_unproven=unproven)
+        proofs = at_load(model)
+        if not unproven:
+            model.proven(proofs)
+        return model, time.perf_counter() - began
+
+    def _sizing(self, model: Model, direction_SDK: Float32) -> Sizing:
+        there, want = self.want.there, self.want
+        if there is not None:
+            return Sizing(there.header.rows, "asked")
+        return rows_for(model, self.suite, want.work, want.todo.texts, direction_SDK)
+
+    # --- texts to be made --------------------------------------------------------------------
+
+    def _requests(self, model: Model) -> Iterator[Request]:
+        """Those that fit; what does not is recorded by the run, and costs nothing."""
+        work = self.want.work
+        for text in self.want.todo.texts:
+            ids = work.rendered[text].token_ids
+            room = min(work.config.max_new_tokens, model.context - len(ids))
+            if text not in work.given and room >= 1:
+                yield Request(text, ids, room)
+
+    def _lengths(
+        self, model: Model, requests: Sequence[Request], direction_SDK: Float32, rows: int
+    ) -> tuple[Lengths, str]:
+        """From the run that is there, else from a trial of the first prompts."""
+        there, config = self.want.there, self.want.work.config
+        if there is not None:
+            made = [row for row in there.generations() if row.status == "done"]
+            if len(made) >= _FEW:
+                whole = [row.n_tokens - row.n_prompt for row in made]
+                ended = sum(row.finish == "stop" for row in made)
+                # negative places: they are other texts than those to be made
+                seen = {-1 - i: length for i, length in enumerate(whole)}
+                return Lengths(seen, ended, 0, sum(whole)), "run"
+        tried = answers(model, requests, direction_SDK, config, rows, _ANSWERS)
+        return tried, "trial" if tried.known else ""
+
+    # --- texts that exist --------------------------------------------------------------------
+
+    def _pairs(self, model: Model) -> tuple[float, float, tuple[tuple[str, ...], int, int]]:
+        """Seconds to make pairs' texts ready and to read one of their tokens; traits, texts,
+        tokens."""
+        data = [] if self.want.there is not None else self.want.traits
+        missing = [t for t in data if isinstance(t, Trait) and cached(model, t) is None]
+        vectors = [t for t in data if isinstance(t, Vector)]
+        if not missing and not vectors:
+            return 0.0, 0.0, ((), 0, 0)
+        began = time.perf_counter()
+        texts, chosen, neutral = texts_to_read(model, missing)
+        render = time.perf_counter() - began
+        every = [len(ids) for ids in texts] or [len(ids) for ids in neutral]
+        source = texts or neutral
+        none = any_directions(model, 1)
+
+        def read(some: Sequence[int]) -> None:
+            ids = [source[i] for i in some]
+            if texts:
+                mean_states(model, ids, [chosen[i] for i in some])
+            else:
+                list(score_texts(model, ids, none))
+
+        rate, probed = reading(read, every)
+        self.probed = max(self.probed, probed)
+        times = bool(missing) + bool(vectors)  # what is normal is calibrated for either
+        tokens = padded([len(ids) for ids in texts], BATCH_TOKENS)
+        tokens += times * padded([len(ids) for ids in neutral], BATCH_TOKENS)
+        names = (*(t.name for t in missing), *(t.name for t in vectors))
+        return render, rate, (names, len(texts) + times * len(neutral), tokens)
+
+    def _read(self, model: Model, direction_SDK: Float32) -> tuple[float, list[int]]:
+        """Seconds of a token of texts that exist, and the lengths of those to be read."""
+        work, there = self.want.work, self.want.there
+        texts = [work.given[text] for text in self.want.todo.texts if text in work.given]
+        texts = [ids for ids in texts if len(ids) <= model.context]
+        if self.want.todo.lacking and there is not None:
+            names = {**there.unscored(), **there.unkept(work.keep)}
+            texts += [tuple(there.text(name).tokens.token_id.tolist()) for name in names]
+        if not texts:
+            return 0.0, []
+        logprobs = bool(work.given) and self.suite.logprobs
+
+        def read(some: Sequence[int]) -> None:
+            list(score_texts(model, [texts[i] for i in some], direction_SDK, logprobs=logprobs))
+
+        lengths = [len(ids) for ids in texts]
+        rate, probed = reading(read, lengths)
+        self.probed = max(self.probed, probed)
+        return rate, lengths
+
+    # --- amounts and sizes -------------------------------------------------------------------
+
+    def _amounts(
+        self,
+        model: Model,
+        requests: Sequence[Request],
+        sizing: Sizing,
+        pairs: tuple[tuple[str, ...], int, int],
+        read: Sequence[int],
+    ) -> Amounts:
+        work, rows = self.want.work, sizing.rows
+        keep = work.keep
+        return Amounts(
+            loads=1,
+            texts=tuple((len(r.token_ids), r.max_new_tokens) for r in requests),
+            rows=rows,
+            join=1 if model.device.type == "cpu" else max(1, rows // 3),
+            commit=max(1, rows // 4),
+            read=len(read),
+            read_tokens=padded(read, BATCH_TOKENS),
+            pairs=pairs[1],
+            pair_tokens=pairs[2],
+            opened=tuple(self._blocks(model, requests)),
+            kept=keep.tokens if keep.sites else "",
+            kept_sites=len(keep.sites),
+        )
+
+    def _blocks(self, model: Model, requests: Sequence[Request]) -> Iterator[Opened]:
+        """The blocks of texts that are to be opened and are not, each text's once."""
+        work, there = self.want.work, self.want.there
+        places = {request.generation: i for i, request in enumerate(requests)}
+        names = dict.fromkeys(
+            c.generation for c in self.want.todo.captures if c.kind == "internals"
+        )
+        for name in names:
+            blocks = set(work.blocks_of(name, len(model.anatomy.blocks)))
+            if name in places:
+                yield from (Opened(places[name]) for _ in blocks)
+            elif name in work.given:
+                yield from (Opened(None, len(work.given[name])) for _ in blocks)
+            elif there is not None and name in _done(there):
+                blocks -= set(there.internal_blocks(name))
+                tokens = len(there.text(name).tokens.token_id)
+                yield from (Opened(None, tokens) for _ in blocks)
+
+    def _typical(
+        self, requests: Sequence[Request], lengths: Lengths, read: Sequence[int]
+    ) -> tuple[int, int]:
+        """A text's prompt and new tokens, on average."""
+        if requests:
+            new = lengths.of([request.max_new_tokens for request in requests])
+            prompt = sum(len(request.token_ids) for request in requests)
+            return prompt // len(requests), max(1, sum(new) // len(new))
+        return (sum(read) // len(read) if read else 16), 1
+
+    def _opened(
+        self,
+        model: Model,
+        amounts: Amounts,
+        typical: tuple[int, int],
+        direction_SDK: Float32,
+    ) -> tuple[float, tuple[float, float, float]]:
+        if not amounts.opened:
+            return 0.0, (0.0, 0.0, 0.0)
+        some = next(iter(self.want.work.rendered.values())).token_ids
+        ids = (list(some) * (sum(typical) // len(some) + 1))[: sum(typical)]
+        middle = len(model.anatomy.blocks) // 2
+        return internals_of(model, ids, middle, direction_SDK, self.suite.trait_names)
+
+    def _commit(self, model: Model, amounts: Amounts, typical: tuple[int, int]) -> Commit:
+        work = self.want.work
+        names = list(self.want.todo.texts or work.rendered)[: amounts.commit]
+        prompts = [(work.prompts[name], work.rendered[name]) for name in names]
+        place = self.want.path.absolute()
+        return commit_of(model, prompts, typical[1], self.suite.trait_names, place)
+
+    def _column(self, model: Model, n_traits: int, n_kept: int) -> int:
+        """Bytes of one token of a slot, on the device whose memory is meant."""
+        numbers = self.shape.numbers_bytes(n_traits, n_kept)
+        return self.shape.kv_column + (numbers if model.device.type == "cpu" else 0)
+
+    def _memory(
+        self, model: Model, amounts: Amounts, steps: Steps, n_traits: int, n_kept: int
+    ) -> int:
+        """What was in use at most, without the slots, with the largest batch that is read."""
+        measured = peak_memory(model.device) or 0
+        largest = min(BATCH_TOKENS, max(amounts.pair_tokens, amounts.read_tokens))
+        more = max(0, largest - self.probed) * _inside(self.shape)
+        slots = steps.cached * self._column(model, n_traits, n_kept)
+        return measured + more - slots
+
+    def _state(self, model: Model) -> int:
+        """Bytes of one kept state and its position."""
+        width = 2 if self.want.work.keep.dtype == "bfloat16" else 4
+        return int(width * model.anatomy.d_model + 4)
+
+    def _once(self, n_traits: int) -> int:
+        """What a new run holds beside its parts: directions, run.json and journals."""
+        if self.want.there is not None:
+            return 0
+        directions = n_traits * (4 * self.shape.n_sites * (self.shape.d_model + 5) + 2000)
+        header = len(json.dumps(self.suite.to_dict(), indent=1))
+        header += 130 * len(self.want.work.captures)
+        return directions + header + _OTHERS
+
+    # --- the result --------------------------------------------------------------------------
+
+    def _made(
+        self,
+        model: Model,
+        amounts: Amounts,
+        rates: Rates,
+        lengths: Lengths,
+        source: str,
+        sizing: Sizing,
+        pairs: tuple[tuple[str, ...], int, int],
+    ) -> Plan:
+        expected = forecast(amounts, rates, lengths)
+        made = Plan(
+            **_there(self.want),
+            loads=1,
+            sizing=sizing,
+            model=model.describe(),
+            pair_texts=pairs[1],
+            pair_traits=pairs[0],
+            read_texts=amounts.read,
+            opened=len(amounts.opened),
+            lengths=lengths,
+            source=source,
+            most=forecast(amounts, rates, Lengths()),
+            expected=expected,
+            memory_free=free_memory(model.device),
+            memory_all=all_memory(model.device),
+            weights=sum(p.numel() * p.element_size() for p in model.hf.parameters()),
+            seconds=time.perf_counter() - self.began,
+        )
+        with suppress(OSError):  # a cache that cannot be written loses a comparison, no more
+            keep_plan(
+                self.want.work.key,
+                digest(self.want.todo.captures, str(model.device)),
+                expected.to_dict(),
+            )
+        return made
+
+
+def _nothing(want: Wanted, began: float) -> Plan:
+    """All is there: nothing is loaded."""
+    none = forecast(Amounts(0, (), 1, 1, 1, 0, 0, 0, 0, ()), Rates(), Lengths())
+    assert want.there is not None  # or something would be to do
+    return Plan(
+        **_there(want),
+        loads=0,
+        sizing=Sizing(want.there.header.rows, "asked"),
+        model=dict(want.there.header.model),
+        pair_texts=0,
+        pair_traits=(),
+        read_texts=0,
+        opened=0,
+        lengths=Lengths(),
+        source="",
+        most=none,
+        expected=none,
+        memory_free=None,
+        memory_all=0,
+        weights=0,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _there(want: Wanted) -> dict[str, Any]:
+    """What is known without the model."""
+    place = want.path.absolute()
+    while not place.exists():
+        place = place.parent
+    return {
+        "path": want.path,
+        "key": want.work.key,
+        "resumed": want.there is not None,
+        "wanted": len(want.work.captures),
+        "done": len(want.work.captures) - len(want.todo.captures),
+        "captures": len(want.todo.captures),
+        "texts": len(want.todo.texts),
+        "disk_free": shutil.disk_usage(place).free,
+    }
+
+
+def _done(run: Any) -> set[Generation]:
+    return {row.generation for row in run.generations() if row.status == "done"}
+
+
+def _inside(shape: Shape) -> int:
+    """Bytes of one more token in a batch that is read."""
+    return (3 * shape.widest + 4 * shape.d_model) * shape.itemsize
