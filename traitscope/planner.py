@@ -43,7 +43,7 @@ __all__ = ["Plan", "plan"]
 
 _ANSWERS = 3.0  # seconds for seeing how long answers get
 _FEW = 5  # answers of an earlier run that say more than a trial
-_OTHERS = 20_000  # bytes: events, the lock, what is proved at load
+_OTHERS = 5000  # bytes of run.json and the events beside the suite and what is counted
 
 
 @dataclass(frozen=True)
@@ -378,9 +378,9 @@ class _Planner:
         """What a new run holds beside its parts: directions, run.json and journals."""
         if self.want.there is not None:
             return 0
-        directions = n_traits * (4 * self.shape.n_sites * (self.shape.d_model + 5) + 2000)
+        directions = n_traits * (4 * self.shape.n_sites * (self.shape.d_model + 5) + 1500)
         header = len(json.dumps(self.suite.to_dict(), indent=1))
-        header += 130 * len(self.want.work.captures)
+        header += 100 * len(self.want.work.captures)
         return directions + header + _OTHERS
 
     # --- the result --------------------------------------------------------------------------

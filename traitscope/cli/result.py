@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from traitscope.report.expectations import Verdict
 from traitscope.report.summary import Summary
+from traitscope.report.usage import bottleneck
 
 if TYPE_CHECKING:
     from traitscope.runner import Outcome
@@ -22,6 +24,8 @@ _OF_THIS_CALL = (
     "tokens_per_second",
     "made",
     "seconds",
+    "usage",
+    "planned",
 )
 
 
@@ -39,6 +43,7 @@ def run_result(outcome: Outcome, summary: Summary) -> dict[str, Any]:
         "unproven": list(summary.unproven),
         "devices": list(summary.devices),
         "failures": [asdict(failure) for failure in summary.failures],
+        "bottleneck": " ".join(_bottleneck(outcome, summary)) or None,
         **{name: outcome.stats.get(name) for name in _OF_THIS_CALL},
         "expectations": [_expectation(verdict) for verdict in summary.expectations],
         "already_done": outcome.already_done,
@@ -46,6 +51,11 @@ def run_result(outcome: Outcome, summary: Summary) -> dict[str, Any]:
         "traits": [trait.trait for trait in summary.traits],
         "model": dict(summary.model),
     }
+
+
+def _bottleneck(outcome: Outcome, summary: Summary) -> Iterator[str]:
+    usage = outcome.stats.get("usage") or {}
+    return bottleneck(usage, summary.rows, str(summary.model.get("dtype", "")))
 
 
 def _expectation(verdict: Verdict) -> dict[str, Any]:

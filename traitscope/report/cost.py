@@ -18,7 +18,10 @@ _COUNTED = ("model_loads", "batches", "steps", "tokens", "new_tokens", "made")
 
 @dataclass(frozen=True)
 class Call:
-    """One call's own numbers; `tokens` were fed, `new_tokens` sampled."""
+    """One call's own numbers; `tokens` were fed, `new_tokens` sampled.
+
+    `usage`: what it used of the machine, `planned`: what a plan of the same work had expected.
+    """
 
     model_loads: int = 0
     batches: int = 0
@@ -29,6 +32,8 @@ class Call:
     seconds: Mapping[str, float] = field(default_factory=dict)
     tokens_per_second: float | None = None
     interrupted: bool = False
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    planned: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ def _call(event: Mapping[str, Any]) -> Call:
         seconds={k: float(v) for k, v in seconds.items()} if isinstance(seconds, dict) else {},
         tokens_per_second=None if rate is None else float(rate),
         interrupted=event.get("kind") == "interrupted",
+        usage=event.get("usage") or {},
+        planned=event.get("planned") or {},
     )
 
 

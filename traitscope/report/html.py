@@ -123,8 +123,11 @@ def _head(summary: Summary) -> Mapping[str, Any]:
         "failures": [_failure(failure) for failure in shown_failures],
         "more_reasons": _more(len(summary.failures) - len(shown_failures), "reason"),
         "calls": [
-            one_line((f"{name}: " if name else "") + " · ".join([*done, *took]))
-            for name, done, took in calls
+            *(
+                one_line((f"{name}: " if name else "") + " · ".join([*done, *took]))
+                for name, done, took in calls
+            ),
+            *words.used(summary),
         ],
     }
 

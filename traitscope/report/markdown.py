@@ -180,10 +180,11 @@ def _cost(summary: Summary) -> Iterator[str]:
     calls = words.calls(summary)
     if calls:
         yield "### What it cost"
-        yield _list(
+        said = (
             escaped(f"{name}: " if name else "", 80) + escaped(" · ".join([*done, *took]), 400)
             for name, done, took in calls
         )
+        yield _list(iter([*said, *(escaped(line, 400) for line in words.used(summary))]))
 
 
 # --- pieces --------------------------------------------------------------------------------------

@@ -167,6 +167,8 @@ def _cost(summary: Summary, canvas: Canvas) -> Iterator[RenderableType]:
         head = f"{name}: " if name else ""
         lines = [head + _dotted(done, canvas), *([_dotted(took, canvas)] if took else [])]
         yield Padding(Text("\n".join(map(one_line, lines))), (0, 0, 0, 2))
+    for line in words.used(summary):
+        yield Padding(Text(line), (0, 0, 0, 2))
 
 
 def _next(summary: Summary, canvas: Canvas) -> Iterator[RenderableType]:

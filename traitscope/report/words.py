@@ -15,6 +15,7 @@ from traitscope.report.cost import Call
 from traitscope.report.expectations import Verdict
 from traitscope.report.hints import ALPHA
 from traitscope.report.summary import Failure, Summary
+from traitscope.report.usage import usage_lines
 
 __all__ = [
     "COLUMNS",
@@ -32,6 +33,7 @@ __all__ = [
     "shared_note",
     "signed",
     "unproven",
+    "used",
 ]
 
 COLUMNS = {
@@ -168,6 +170,15 @@ def calls(summary: Summary) -> list[tuple[str, list[str], list[str]]]:
     if cost.calls > 1:
         said.append((f"all {cost.calls} calls", _done(cost.total, summary), _took(cost.total)))
     return said
+
+
+def used(summary: Summary) -> list[str]:
+    """How much of the machine the last call used, what was planned, what held it back."""
+    call = summary.cost.last
+    if call is None:
+        return []
+    dtype = str(summary.model.get("dtype", ""))
+    return usage_lines(call.usage, call.planned, call.seconds, summary.rows, dtype)
 
 
 def _done(call: Call, summary: Summary) -> list[str]:

@@ -1,0 +1,133 @@
+"""The arithmetic of a plan: the loop's own counts, exact sums, and lengths that are not known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests import tiny
+from traitscope.core import Generation, GenerationConfig
+from traitscope.engine import BATCH_TOKENS, Batching, Clock, Request, generate
+from traitscope.engine.plan import Schedule, padded, schedule
+from traitscope.engine.replay import _batches
+from traitscope.forecast import PHASES, Amounts, Lengths, Opened, Rates, forecast
+from traitscope.gauge import endless
+
+TEXTS = [(9, 5), (3, 9), (17, 2), (1, 4), (12, 6), (5, 1), (8, 8), (2, 3)]
+
+
+@pytest.mark.parametrize(("rows", "join"), [(1, 1), (3, 1), (3, 2), (5, 3), (8, 1), (20, 7)])
+def test_counts_are_those_of_the_loop(rows: int, join: int) -> None:
+    model = endless(tiny.model("llama"))
+    requests = [
+        # no two begin alike: what texts take over from each other is not planned
+        Request(Generation(f"{i:016x}"), tuple(range(10 * i, 10 * i + prompt)), new)
+        for i, (prompt, new) in enumerate(TEXTS)
+    ]
+    nothing = np.zeros((len(model.sites), model.anatomy.d_model, 1), dtype=np.float32)
+    clock = Clock()
+    for _ in generate(
+        model, requests, nothing, GenerationConfig(), Batching(rows, min(join, rows)), clock
+    ):
+        pass
+    found = schedule(TEXTS, rows, join)
+    assert (found.batches, found.steps) == (clock.batches, clock.steps)
+    assert (found.tokens, found.new_tokens) == (clock.tokens, clock.new_tokens)
+
+
+def test_columns_are_summed_over_rows_and_steps() -> None:
+    # two texts: positions 2, 3, 4 beside 1, 2; the longer one's columns are looked at by both
+    assert schedule([(3, 2), (2, 1)], rows=2) == Schedule(
+        batches=1, prefilled=3, steps=3, row_steps=5, columns=2 * 3 + 2 * 4 + 5, new_tokens=3
+    )
+    assert schedule([], rows=4) == Schedule()
+
+
+def test_padding_is_that_of_the_batches() -> None:
+    lengths = [7, 900, 3, 2500, 4096, 9000, 40, 40, 41]
+    texts = [[0] * n for n in lengths]
+    every = sum(len(b) * max(lengths[i] for i in b) for b in _batches(texts, BATCH_TOKENS))
+    assert padded(lengths, BATCH_TOKENS) == every
+    assert padded([], BATCH_TOKENS) == 0
+
+
+# --- sums ----------------------------------------------------------------------------------------
+
+AMOUNTS = Amounts(
+    loads=1,
+    texts=((3, 2), (2, 1)),
+    rows=2,
+    join=1,
+    commit=1,
+    read=1,
+    read_tokens=100,
+    pairs=4,
+    pair_tokens=1000,
+    opened=(Opened(0), Opened(None, 10)),
+    kept="response",
+    kept_sites=2,
+)
+RATES = Rates(
+    start=1.0,
+    load=2.0,
+    render=3.0,
+    pair_token=0.01,
+    read_token=0.1,
+    prefill=5.0,
+    prefill_token=1.0,
+    step=10.0,
+    step_row=100.0,
+    step_column=1000.0,
+    opened=7.0,
+    part=4.0,
+    part_token=0.5,
+    memory=1_000_000,
+    column_bytes=100,
+    once_bytes=10_000,
+    part_bytes=1000,
+    token_bytes=2.0,
+    state_bytes=50,
+    opened_bytes=(500.0, 10.0, 1.0),
+)
+
+
+def test_a_forecast_adds_up() -> None:
+    found = forecast(AMOUNTS, RATES, Lengths())
+    assert found.seconds == {
+        "start": 1.0,
+        "load": 2.0,
+        "directions": 3.0 + 10.0,
+        "generate": 5.0 + 3.0 + 30.0 + 500.0 + 19_000.0,
+        "replay": 10.0,
+        "internals": 14.0,
+        "write": 4.0 * 5 + 0.5 * 108,
+        "prefill": 8.0,
+        "decode": 19_530.0,
+    }
+    assert found.total == sum(found.seconds[phase] for phase in PHASES)
+    assert found.to_dict()["seconds"]["total"] == found.total
+    assert found.memory == 1_000_000 + 100 * 2 * 5
+    opened = (500 + 10 * 5 + 25) + (500 + 10 * 10 + 100)
+    assert found.disk == 10_000 + 3 * 1000 + 2 * 108 + opened + 2 * 3 * 50
+    assert (found.tokens, found.new_tokens) == (108, 3)
+
+
+# --- lengths -------------------------------------------------------------------------------------
+
+
+def test_nothing_ended_says_the_most() -> None:
+    assert Lengths({}, 0, 4, 40).of([50, 20]) == [50, 20]
+    assert not Lengths({}, 0, 4, 40).known
+
+
+def test_texts_that_were_seen_are_taken_and_others_in_turn() -> None:
+    seen = Lengths({0: 7, 2: 9}, ended=2, tokens=16)
+    assert seen.of([50, 50, 50, 50]) == [7, 9, 9, 9]
+    assert seen.of([5, 50, 5, 50]) == [5, 9, 5, 9]  # never more than a text may have
+
+
+def test_those_not_at_their_end_go_on_at_the_rate_seen() -> None:
+    # 2 of 4 ended, with 5 tokens each; the others have 10 each: 30 tokens, one end in 15
+    tried = Lengths({0: 5, 1: 5}, ended=2, open=2, tokens=30)
+    assert tried.of([100] * 4) == [5, 5, 25, 25]
+    assert tried.tried == 4

@@ -1,0 +1,137 @@
+"""What a call used of the machine: work that the texts needed, shares, and the words for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests import tiny
+from traitscope import usage as module
+from traitscope.core import Generation, GenerationConfig
+from traitscope.engine import Batching, Clock, Request, generate
+from traitscope.engine.internals import eager
+from traitscope.gauge import endless, shape_of
+from traitscope.report.usage import bottleneck, usage_lines
+from traitscope.usage import Limits, limits, used, work_of
+
+SECONDS = {"load": 2.0, "directions": 0.0, "replay": 0.0, "internals": 1.0, "write": 1.0}
+
+
+def test_work_is_what_torch_counts() -> None:
+    """One text alone, whose steps look at no more columns than it has."""
+    model = endless(tiny.model("gpt2"))
+    nothing = np.zeros((len(model.sites), model.anatomy.d_model, 0), dtype=np.float32)
+    request = Request(Generation("a" * 16), tuple(range(9)), 6)
+    clock = Clock()
+    config = GenerationConfig(temperature=0.0)
+    with FlopCounterMode(display=False) as counted, eager(model.anatomy.config):
+        list(generate(model, [request], nothing, config, Batching(1), clock))
+    shape = shape_of(model)
+    done = work_of(shape, [(9, 15)], clock)
+    # a prefill of 8 tokens computes all 8 x 8 places, of which 36 are looked at; and the engine
+    # may look at more columns than a text has
+    assert done["prefill_tokens"] == 8
+    assert done["prefill_flops"] == shape.flops(8, 8, 36)
+    assert done["decode_flops"] == shape.flops(7, 7, sum(range(9, 16)))
+    ours = done["prefill_flops"] + done["decode_flops"]
+    assert 0.8 < ours / counted.get_total_flops() <= 1.0
+    assert done["decode_bytes"] == 7 * shape.weight_bytes + sum(range(9, 16)) * shape.kv_column
+
+
+def test_what_texts_take_over_is_no_work() -> None:
+    shape = shape_of(tiny.model("llama"))
+    whole = work_of(shape, [(9, 12), (9, 12)], Clock(tokens=16 + 8, steps=4))
+    half = work_of(shape, [(9, 12), (9, 12)], Clock(tokens=8 + 8, steps=4))
+    assert (whole["prefill_tokens"], half["prefill_tokens"]) == (16, 8)
+    assert half["prefill_flops"] < whole["prefill_flops"]
+    assert half["decode_flops"] == whole["decode_flops"]
+
+
+def test_the_machines_own_figures_are_those_of_this_machine() -> None:
+    found = limits(torch.device("cpu"), torch.float32)
+    assert 1e8 < found.flops < 1e14
+    assert 1e7 < found.bandwidth < 1e13
+
+
+def test_shares_add_up_and_a_short_call_is_not_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.model("llama")
+    direction = np.zeros((len(model.sites), model.anatomy.d_model, 2), dtype=np.float32)
+    monkeypatch.setattr(module, "limits", lambda *_: Limits(1e9, 1e9))
+    config, texts = GenerationConfig(), [(5, 9)] * 4
+    long = Clock(prefill=1.0, decode=4.0, steps=5, tokens=36)
+    found = used(model, texts, direction, config, long, {**SECONDS, "total": 10.0})
+    assert sum(found["shares"].values()) == pytest.approx(1)
+    assert found["shares"]["load"] == pytest.approx(0.2)
+    assert found["shares"]["prefill"] == pytest.approx(0.1)
+    assert 0 < found["shares"]["taps"] < 0.4
+    assert 0 < found["shares"]["sampling"] < 0.4
+    inside = sum(found["shares"][name] for name in ("taps", "sampling", "decode"))
+    assert inside == pytest.approx(0.4)
+    assert found["rows"] == 4
+    short = Clock(prefill=0.1, decode=0.2, steps=5, tokens=36)
+    found = used(model, texts, direction, config, short, {**SECONDS, "total": 10.0})
+    assert set(found) == {"memory"}
+    assert 0 < found["memory"]["peak"] < found["memory"]["all"]
+
+
+# --- words ---------------------------------------------------------------------------------------
+
+
+def usage(shares: dict[str, float], flops: float = 0.1, bandwidth: float = 0.1) -> dict[str, Any]:
+    return {
+        "memory": {"peak": 2e9, "all": 16e9},
+        "disk": 3_500_000,
+        "flops": {"machine": 1e12, "prefill": 6e11, "decode": flops * 1e12},
+        "bandwidth": {"machine": 1e10, "decode": bandwidth * 1e10},
+        "rows": 20,
+        "shares": shares,
+    }
+
+
+def test_lines_say_what_was_recorded() -> None:
+    said = usage_lines(usage({"decode": 0.6, "load": 0.4}), {}, {"total": 10.0}, 24, "float32")
+    assert said[:3] == [
+        "2.0 GB of 16.0 GB of memory at most, 3.5 MB of disk",
+        "of the time: loading 40%, the model's steps 60%",
+        "reading prompts reached 600.0 GFLOP/s, steps 100.0 GFLOP/s and 1.0 GB/s; a probe here "
+        "1.0 TFLOP/s and 10.0 GB/s",
+    ]
+    assert usage_lines({}, {}, {}, 24, "float32") == []
+
+
+def test_a_plan_stands_beside_what_happened() -> None:
+    planned = {"seconds": {"total": 12.0}, "memory": 2.1e9, "disk": 3_400_000}
+    said = usage_lines(usage({}), planned, {"total": 10.0}, 24, "float32")
+    assert said[0] == (
+        "planned 12.0 s, took 10.0 s; 2.1 GB of memory, used 2.0 GB; 3.4 MB of disk, used 3.5 MB"
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "rows", "dtype", "said"),
+    [
+        (usage({"load": 0.9}), 24, "float32", "went into loading"),
+        (usage({"directions": 0.9}), 24, "float32", "are kept"),
+        (usage({"sampling": 0.9}), 24, "float32", "top_k"),
+        (usage({"prefill": 0.9}), 24, "float32", "at 60% of the machine's arithmetic"),
+        (usage({"decode": 0.9}), 24, "float32", "more rows would help"),
+        (usage({"decode": 0.9}), 96, "float32", "on average 20 of 96 rows were busy"),
+        (usage({"decode": 0.9}, 0.2, 0.8), 24, "float32", "held back by memory (80%"),
+        (usage({"decode": 0.9}, 0.9, 0.8), 24, "float32", "a narrower dtype or another device"),
+        (usage({"decode": 0.9}, 0.9, 0.8), 24, "bfloat16", "of it): another device would help"),
+    ],
+)
+def test_the_bottleneck_is_one_sentence(
+    found: dict[str, Any], rows: int, dtype: str, said: str
+) -> None:
+    (sentence,) = bottleneck(found, rows, dtype)
+    assert said in sentence
+    assert sentence.endswith(".")
+
+
+def test_nothing_is_said_of_a_short_call() -> None:
+    assert list(bottleneck({"memory": {"peak": 1, "all": 2}}, 24, "float32")) == []
