@@ -73,7 +73,7 @@ def report(
     screen = Screen.now(json=json)
     wanted = Wanted.of(file, html, captures, max_mb, markdown=markdown, json=json)
     opened = Run.open(run)
-    summary = summarise(opened)
+    summary = summarise(opened, full=every)
     written = write_reports(wanted, summary, opened, screen, full=every)
     if json:
         screen.result({**to_json(summary), **written})

@@ -40,6 +40,7 @@ BETWEEN = 200  # prompts between them that are listed
 REASONS = 50
 _STRIP = 400  # tokens of an answer in a table
 _NAME = 160  # characters of a prompt in a table
+_LINK = 140  # bytes at most of a link to a text
 _NAMED = 8  # texts that were left out, by name
 
 _PAGE = Path(__file__).parent / "page"
@@ -69,9 +70,16 @@ def html(
     """
     rows = in_order(run, summary) if captures is None else asked(run, captures)
     bare = _rendered(summary, shown(run, [], math.inf), full=full)
-    room = max_mb * 1e6 - len(bare.encode()) - 200 * len(rows)  # links, names of what is left out
+    room = max_mb * 1e6 - len(bare.encode()) - _later(summary, full=full)
     chosen = shown(run, rows, room)
     return Page(_rendered(summary, chosen, full=full), chosen.texts, chosen.left_out)
+
+
+def _later(summary: Summary, *, full: bool) -> int:
+    """Bytes that come once the texts are chosen: a link in each row, names of what is left out."""
+    most = math.inf if full else 2 * ENDS + BETWEEN
+    rows = sum(min(len(trait.prompts), most) for trait in summary.traits)
+    return int(rows) * _LINK + _NAMED * 4 * _NAME + 500
 
 
 def _rendered(summary: Summary, chosen: Shown, *, full: bool) -> str:
@@ -156,9 +164,8 @@ def _tables(summary: Summary, chosen: Shown, *, full: bool) -> Mapping[str, Any]
 
 
 def _trait(trait: TraitSummary, there: set[str], *, full: bool) -> Mapping[str, Any]:
-    rows, spread = trait.prompts, trait.neutral_spread
-    between = rows[ENDS:-ENDS] if len(rows) > 2 * ENDS + 1 else ()
-    ends = [*rows[:ENDS], *rows[-ENDS:]] if between else rows
+    high, between, low = trait.split(ENDS)
+    spread = trait.neutral_spread
     listed = between if full else between[:BETWEEN]
     return {
         "name": one_line(trait.trait),
@@ -166,8 +173,8 @@ def _trait(trait: TraitSummary, there: set[str], *, full: bool) -> Mapping[str, 
         "beside": "" if spread is None else f", neutral answers differ by {spread:.2f}",
         "positive": one_line(trait.positive),
         "warning": one_line(trait.warning),
-        "samples": any(row.samples > 1 for row in rows),
-        "ends": [_prompt(row, trait, there) for row in ends],
+        "samples": any(row.samples > 1 for row in trait.prompts),
+        "ends": [_prompt(row, trait, there) for row in (*high, *low)],
         "rest": [_prompt(row, trait, there) for row in listed],
         "unseen": f", and {len(between) - len(listed)} more" if len(listed) < len(between) else "",
     }

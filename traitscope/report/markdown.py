@@ -116,13 +116,10 @@ def _trait(trait: TraitSummary, *, full: bool) -> str:
         "embed:",
         "its words",
     ]
-    ends = list(trait.prompts)
-    more = len(ends) - 2 * ENDS
-    if not full and more > 1:
-        ends = [*ends[:ENDS], *ends[-ENDS:]]
-    rows = [_prompt(row, samples=samples) for row in ends]
-    if len(rows) < len(trait.prompts):
-        rows.insert(ENDS, (f"… {more} more", *[""] * (len(names) - 1)))
+    high, between, low = trait.split(len(trait.prompts) if full else ENDS)
+    rows = [_prompt(row, samples=samples) for row in (*high, *low)]
+    if between:
+        rows.insert(len(high), (f"… {len(between)} more", *[""] * (len(names) - 1)))
     return _table(names, rows)
 
 

@@ -19,6 +19,7 @@ from traitscope.runs import Run, TextData
 __all__ = [
     "BEFORE",
     "DEFAULT_DEPTH",
+    "NO_STRIP",
     "RESPONSE",
     "Place",
     "Strip",
@@ -28,6 +29,7 @@ __all__ = [
     "place_of",
     "read_text",
     "strip_of",
+    "strongest_of",
     "window_z",
 ]
 
@@ -65,6 +67,9 @@ class Strip:
     z: tuple[float, ...]
 
 
+NO_STRIP = Strip((), ())
+
+
 @dataclass(frozen=True)
 class TextReading:
     """One text, one trait: z before a word is written, over the answer, and the answer's words."""
@@ -96,7 +101,7 @@ def read_text(run: Run, text: TextData, place: Place) -> TextReading:
         embed=float("nan")
         if place.embed is None
         else window_z(run, text, place.trait, place.embed, RESPONSE),
-        strongest=_strongest(run, text, place),
+        strongest=strongest_of(run, text, place),
     )
 
 
@@ -118,7 +123,8 @@ def strip_of(run: Run, text: TextData, place: Place) -> Strip:
     return Strip(tuple(piece for piece, _ in shown), tuple(value for _, value in shown))
 
 
-def _strongest(run: Run, text: TextData, place: Place) -> Strongest | None:
+def strongest_of(run: Run, text: TextData, place: Place) -> Strongest | None:
+    """The strongest content token of the answer; None where it has none."""
     picked = np.flatnonzero(RESPONSE.pick(text.tokens))
     if not picked.size:
         return None

@@ -7,26 +7,15 @@ Nothing is formatted here, and nothing is claimed that the run did not record.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
-from traitscope.core import Generation, mean_or_nan
-from traitscope.report.columns import Columns, to_z
+from traitscope.core import Generation
+from traitscope.report.columns import Columns
 from traitscope.report.cost import Cost, cost_of
 from traitscope.report.expectations import Verdict, judge
-from traitscope.report.readings import (
-    RESPONSE,
-    Place,
-    Strip,
-    Strongest,
-    TextReading,
-    place_of,
-    read_text,
-    strip_of,
-)
+from traitscope.report.found import PromptRow, TraitSummary, name_of, read_traits
 from traitscope.runs import GenerationRow, Run
 
 __all__ = [
@@ -41,7 +30,9 @@ __all__ = [
     "unproven_of",
 ]
 
-NO_STRIP = Strip((), ())
+
+MANY = 500  # texts; of more than these not every answer is opened
+ENDS = 8  # prompts at either end of a trait whose answers are opened then
 
 
 @dataclass(frozen=True)
@@ -77,50 +68,6 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class PromptRow:
-    """One prompt on one trait: means over its samples, and their spread (None for one sample).
-
-    `values` are the samples' z over the answer; `strip` is the first sample's answer; `ids` name
-    the samples' texts.
-    """
-
-    name: str
-    text: str
-    samples: int
-    before: float
-    response: float
-    spread: float | None
-    embed: float
-    strongest: Strongest | None
-    values: tuple[float, ...]
-    strip: Strip
-    ids: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class TraitSummary:
-    """One trait: where it is read, how far neutral answers lie apart (z), and all prompts.
-
-    `prompts` are ordered by the answer's z, highest first; those without an answer come last.
-    """
-
-    trait: str
-    positive: str
-    negative: str
-    site: str
-    window: str
-    neutral_spread: float | None
-    prompts: tuple[PromptRow, ...]
-    warning: str = ""  # what is to be known of its directions
-
-    @property
-    def contrast(self) -> float:
-        """z of the highest prompt minus that of the lowest; NaN with fewer than two."""
-        read = [row.response for row in self.prompts if not math.isnan(row.response)]
-        return read[0] - read[-1] if len(read) > 1 else math.nan
-
-
-@dataclass(frozen=True)
 class Summary:
     """Everything that the report says.
 
@@ -147,15 +94,17 @@ class Summary:
     cost: Cost
 
 
-def summarise(run: Run, columns: Columns | None = None) -> Summary:
+def summarise(run: Run, columns: Columns | None = None, *, full: bool = False) -> Summary:
     """Read a run, whatever state it is in.
 
-    With the columns of all its texts (`columns.read_columns`) no text is opened but those that
-    expectations name: thousands of texts in a second, and no words (`strongest`, `strip`).
+    All numbers come from columns, thousands of texts in a second.  Words (`strongest`, `strip`)
+    are those of every prompt up to `MANY` texts or with `full`, else of `ENDS` prompts at either
+    end of each trait.  Where `columns` of all texts are given there are none.
     """
     header = run.header
     rows = [row for row in run.generations() if row.in_suite]
-    traits = _traits(run, rows) if columns is None else _traits_of(run, rows, columns)
+    ends = len(rows) if full or len(rows) <= MANY else ENDS
+    traits = read_traits(run, rows, columns, 0 if columns is not None else ends)
     return Summary(
         path=str(run.path),
         name=header.name,
@@ -271,101 +220,4 @@ def failures_of(run: Run) -> tuple[Failure, ...]:
 
 
 def _names(texts: Mapping[Generation, GenerationRow], of: Sequence[Generation]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(_name(texts[g]) for g in of if g in texts))
-
-
-def _name(row: GenerationRow) -> str:
-    return row.prompt.label or row.prompt.text
-
-
-# --- reading -------------------------------------------------------------------------------------
-
-
-def _traits(run: Run, rows: Sequence[GenerationRow]) -> tuple[TraitSummary, ...]:
-    """All traits, with every text opened once."""
-    places = [place_of(run, trait) for trait in run.traits]
-    gathered: list[list[PromptRow]] = [[] for _ in places]
-    for samples in _by_prompt(rows):
-        texts = [run.text(row.generation) for row in samples]
-        for place, prompts in zip(places, gathered, strict=True):
-            readings = [read_text(run, text, place) for text in texts]
-            strip = strip_of(run, texts[0], place)
-            prompts.append(_prompt_row(samples, readings, strip))
-    return tuple(
-        _trait(run, place, prompts) for place, prompts in zip(places, gathered, strict=True)
-    )
-
-
-def _traits_of(
-    run: Run, rows: Sequence[GenerationRow], columns: Columns
-) -> tuple[TraitSummary, ...]:
-    """All traits, from columns."""
-    places = [place_of(run, trait) for trait in run.traits]
-    before, answer, embed = (
-        to_z(run, places, name, getattr(columns, name)) for name in ("before", "mean", "embed")
-    )
-    at = {name: i for i, name in enumerate(columns.generations)}
-    gathered: list[list[PromptRow]] = [[] for _ in places]
-    for samples in _by_prompt(rows):
-        texts = [at[row.generation.id] for row in samples]
-        for k, prompts in enumerate(gathered):
-            readings = [
-                TextReading(float(before[i, k]), float(answer[i, k]), float(embed[i, k]), None)
-                for i in texts
-            ]
-            prompts.append(_prompt_row(samples, readings, NO_STRIP))
-    return tuple(
-        _trait(run, place, prompts) for place, prompts in zip(places, gathered, strict=True)
-    )
-
-
-def _by_prompt(rows: Sequence[GenerationRow]) -> Iterator[list[GenerationRow]]:
-    """The done texts of each prompt, samples together."""
-    prompts: dict[str, list[GenerationRow]] = {}
-    for row in rows:
-        if row.status == "done":
-            prompts.setdefault(row.generation.prompt_id, []).append(row)
-    yield from prompts.values()
-
-
-def _prompt_row(
-    rows: Sequence[GenerationRow], readings: Sequence[TextReading], strip: Strip
-) -> PromptRow:
-    first = rows[0]
-    answers = [r for r in readings if not math.isnan(r.response)]
-    values = [r.response for r in answers]
-    found = [r.strongest for r in answers if r.strongest is not None]
-    return PromptRow(
-        name=_name(first),
-        text=first.prompt.text,
-        samples=len(readings),
-        before=mean_or_nan(r.before for r in readings),
-        response=mean_or_nan(values),
-        spread=float(np.std(values, ddof=1)) if len(values) > 1 else None,
-        embed=mean_or_nan(r.embed for r in answers),
-        strongest=max(found, key=lambda token: token.z, default=None),
-        values=tuple(r.response for r in readings),
-        strip=strip,
-        ids=tuple(row.generation.id for row in rows),
-    )
-
-
-def _trait(run: Run, place: Place, prompts: Sequence[PromptRow]) -> TraitSummary:
-    directions = run.directions[place.trait]
-    std = float(directions.neutral_std[place.site])
-    spread = float(directions.neutral_response_std[place.site]) / std if std > 0 else None
-    return TraitSummary(
-        trait=place.trait,
-        positive=directions.metadata.get("positive", ""),
-        negative=directions.metadata.get("negative", ""),
-        site=run.sites[place.site].name,
-        window=str(RESPONSE),
-        neutral_spread=spread,
-        prompts=tuple(sorted(prompts, key=_order)),
-        warning=directions.metadata.get("warning", ""),
-    )
-
-
-def _order(row: PromptRow) -> tuple[bool, float]:
-    nothing = math.isnan(row.response)
-    return nothing, 0.0 if nothing else -row.response
+    return tuple(dict.fromkeys(name_of(texts[g]) for g in of if g in texts))

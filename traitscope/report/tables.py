@@ -62,7 +62,7 @@ def trait_block(trait: TraitSummary, canvas: Canvas) -> RenderableType:
     if canvas.wide:
         table.add_column("", no_wrap=True, width=2 * _ARM + 1)
     table.add_column(_aside(trait, answer, canvas), no_wrap=True, width=answer)
-    for row in _shown(trait.prompts, canvas):
+    for row in _shown(trait, canvas):
         if isinstance(row, int):
             table.add_row(Text(f"  {canvas.signs.ellipsis} {row} more", style=DIM))
         else:
@@ -132,15 +132,13 @@ def _cells(row: PromptRow, trait: TraitSummary, canvas: Canvas, samples: bool) -
     return [*cells, _strip(row.strip, answer, canvas)]
 
 
-def _shown(rows: Sequence[PromptRow], canvas: Canvas) -> Iterator[PromptRow | int]:
+def _shown(trait: TraitSummary, canvas: Canvas) -> Iterator[PromptRow | int]:
     """The rows of both ends, and between them how many are left out."""
-    ends = canvas.ends
-    if canvas.full or len(rows) <= 2 * ends + 1:
-        yield from rows
-        return
-    yield from rows[:ends]
-    yield len(rows) - 2 * ends
-    yield from rows[-ends:]
+    high, between, low = trait.split(len(trait.prompts) if canvas.full else canvas.ends)
+    yield from high
+    if between:
+        yield len(between)
+    yield from low
 
 
 def _scale(trait: TraitSummary) -> float:
