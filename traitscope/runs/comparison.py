@@ -108,17 +108,21 @@ def _alone(a: Run, b: Run, pairs: Sequence[tuple[Generation, Generation]]) -> li
     return notes
 
 
-def differences(a: Run, b: Run) -> list[str]:
-    """What does not line up between two runs whatever their texts: sites, traits, models."""
+def differences(a: Run, b: Run, names: tuple[str, str] | None = None) -> list[str]:
+    """What does not line up between two runs whatever their texts: sites, traits, models.
+
+    `names` are what the sentences call the two; without them, their paths.
+    """
+    name_a, name_b = names or (str(a.path), str(b.path))
     notes = []
-    for run, other in ((a, b), (b, a)):
+    for name, run, other in ((name_a, a, b), (name_b, b, a)):
         for what, every, shared in (
             ("sites", [site.name for site in run.sites], [site.name for site in other.sites]),
             ("traits", list(run.traits), list(other.traits)),
         ):
-            only = [name for name in every if name not in shared]
+            only = [each for each in every if each not in shared]
             if only:
-                notes.append(f"Only {run.path} has the {what} {', '.join(only)}.")
+                notes.append(f"Only {name} has the {what} {', '.join(_short(only))}.")
     if len(a.sites) != len(b.sites):
         notes.append(
             "The models differ in depth: a site of one name lies elsewhere in each. "
@@ -129,11 +133,16 @@ def differences(a: Run, b: Run) -> list[str]:
     if others:
         notes.append(
             f"The directions of {', '.join(others)} differ: raw scores are in units of each run's "
-            "own; as_='z' puts both on the scale of neutral text."
+            "own; z (as_='z' in Python) puts both on the scale of neutral text."
         )
     if a.header.model.get("fingerprint") == b.header.model.get("fingerprint"):
         notes.append("Both runs are of the same model.")
     return notes
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """The first and the last of many."""
+    return list(names) if len(names) <= 4 else [*names[:2], "...", names[-1]]
 
 
 def partners(a: Run, b: Run) -> list[tuple[Generation, Generation]]:

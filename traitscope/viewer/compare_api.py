@@ -49,7 +49,7 @@ def _texts(request: Request) -> Response:
             "by": aligned.by,
             "sites": [list(pair) for pair in sites],
             "traits": [trait for trait in a.traits if trait in b.traits],
-            "notes": [*aligned.notes, *(differences(a, b) if a is not b else ())],
+            "notes": [*aligned.notes, *(differences(a, b, ("a", "b")) if a is not b else ())],
         }
     )
 

@@ -69,7 +69,7 @@ def _runs(request: Request) -> Response:
             ],
             "of": len(pairs),
             "alone": [_done(run) - len(pairs) for run in (a, b)],
-            "notes": differences(a, b) if a is not b else [],
+            "notes": differences(a, b, ("a", "b")) if a is not b else [],
         }
     )
 

@@ -8,12 +8,13 @@ export function pairText(pair, a, b) {
   const of = (name) => side.map(([text, t]) => text.tokens[name][t]);
   const part = of("part");
   const S = pair.sites.length;
-  const names = pair.sites.map(([i, j]) => (a.sites[i] === b.sites[j] ? a.sites[i] : `${a.sites[i]}|${b.sites[j]}`));
+  const names = pair.sites.map(([i, j]) => (a.sites[i] === b.sites[j] ? a.sites[i] : `${a.sites[i]} | ${b.sites[j]}`));
   return {
     T: pair.columns.length,
     S,
     K: 2,
-    sites: names,
+    sites: pair.sites.map(([i]) => a.sites[i]), // on the axes, where there is no room for two
+    names,
     n_prompt: part.filter((each) => each === "prompt").length,
     tokens: Object.fromEntries(["id", "piece", "text", "role", "part", "special", "content", "turn"].map((name) => [name, of(name)])),
     norm: Float32Array.from({ length: pair.columns.length * S }, (_, i) => {

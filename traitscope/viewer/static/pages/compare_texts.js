@@ -116,7 +116,7 @@ class PairPage {
   hash(state = this.state, names = this.names) {
     const query = new URLSearchParams({ a: names[0], b: names[1], trait: state.trait, site: this.both.sites[state.site], as: state.as, at: state.at });
     if (state.template) query.set("template", "1");
-    return `#/compare?${query.toString().replaceAll("%2F", "/").replaceAll("%7C", "|")}`;
+    return `#/compare?${query.toString().replaceAll("%2F", "/")}`;
   }
 
   show(state) {
@@ -240,7 +240,7 @@ class PairPage {
     drawOverTokens(parts.tokens, this.curves, site, lines, {}, at);
     drawOverSites(parts.sites, this.curves, at, lines, null, site);
     this.drawToken(at, site);
-    parts.site.textContent = `at ${view.text.sites[site]}`;
+    parts.site.textContent = `at ${view.text.names[site]}`;
     const [i, j] = pair.columns[at] ?? [];
     parts.at.textContent = `at token ${i ?? "\u2013"} of a, ${j ?? "\u2013"} of b`;
   }
@@ -265,7 +265,7 @@ class PairPage {
     });
     fill(parts.token,
       el("table", { class: "pair-table" },
-        el("thead", {}, el("tr", {}, [`${state.as} at ${this.both.sites[site]}`, "a", "b", "b \u2212 a"].map((words) => el("th", {}, words)))),
+        el("thead", {}, el("tr", {}, [`${state.as} at ${this.both.names[site]}`, "a", "b", "b \u2212 a"].map((words) => el("th", {}, words)))),
         el("tbody", {}, el("tr", {}, el("td", { class: "dim" }, "token"), name(0), name(1), el("td")), traits,
           row("log probability", values((text, k) => text.tokens.logprob[ts[k]] ?? NaN), "plain"),
           row("|h|", values((text, k) => text.norm[ts[k] * text.S + pair.sites[site][k]]), "size"))));
@@ -319,7 +319,7 @@ class PairPage {
       traits: el("span", { class: "traits" }),
       values: el("span", { class: "group" }),
       siteSelect: el("select", { title: "site (\u2191 \u2193)", onchange: (event) => this.push({ site: Number(event.target.value) }) },
-        both.sites.map((site, s) => el("option", { value: s }, site)).reverse()),
+        both.names.map((site, s) => el("option", { value: s }, site)).reverse()),
       template: button("template tokens", "show them (h)", () => this.push({ template: !this.state.template })),
       notes: el("ul", { class: "pair-notes" }),
       token: el("div", { class: "card", "aria-live": "polite" }),
@@ -398,7 +398,7 @@ class PairPage {
   saveCsv() {
     const { pair, both, texts } = this;
     const { a, b, difference } = this.measures();
-    const head = both.sites.flatMap((site) => ["a", "b", "b-a"].map((side) => `${side}@${site}`));
+    const head = both.names.flatMap((site) => ["a", "b", "b-a"].map((side) => `${side}@${site}`));
     const rows = [["position_a", "text_a", "position_b", "text_b", "part", ...head]];
     for (const c of this.columns) {
       const [i, j] = pair.columns[c];
