@@ -25,6 +25,7 @@ const STYLE = `
 .pair-table th { font-weight: 500; color: var(--dim); text-align: right; padding: 1px 0 1px 8px; white-space: nowrap; }
 .pair-table th:first-child { text-align: left; padding-left: 0; }
 .pair-table td { padding: 1px 0 1px 8px; text-align: right; white-space: nowrap; }
+.pair-table bdi { display: inline-block; max-width: 84px; overflow: hidden; text-overflow: ellipsis; vertical-align: bottom; }
 .pair-table td:first-child { text-align: left; padding-left: 0; white-space: normal; overflow-wrap: anywhere; }
 .pair-table .chosen td { font-weight: 600; }
 .pair-notes { font-size: 12px; margin: 6px 0 0; padding-left: 16px; }
