@@ -359,21 +359,18 @@ class Task:
 
     def _refusal(self, model: Model, generation: Generation) -> str:
         """Why this model cannot take the text, in a sentence; "" where it can."""
-        ids = self.work.given.get(generation)
+        given, ids = self.work.given.get(generation), self.work.rendered[generation].token_ids
         holds = f"the context of '{model.name}' holds {model.context}"
-        if ids is None:
-            if self._room(model, generation) >= 1:
-                return ""
-            length = len(self.work.rendered[generation].token_ids)
-            asked = f"The prompt has {length} tokens"
+        if given is None and self._room(model, generation) < 1:
+            asked = f"The prompt has {len(ids)} tokens"
             return f"{asked}, and {holds}, one of them for the answer. Shorten it."
-        if len(ids) > model.context:
-            return f"The text has {len(ids)} tokens, and {holds}. Shorten it."
-        vocabulary = int(model.anatomy.config.vocab_size)
-        if max(ids) >= vocabulary:
+        if given is not None and len(given) > model.context:
+            return f"The text has {len(given)} tokens, and {holds}. Shorten it."
+        largest, advice = max(given or ids), "They are another model's: give the text instead."
+        if largest >= model.vocabulary:
             return (
-                f"Expected token ids below {vocabulary}, the vocabulary of '{model.name}', got "
-                f"{max(ids)}. They are another model's: give the text instead."
+                f"Expected token ids below {model.vocabulary}, the vocabulary of '{model.name}', "
+                f"got {largest}. {advice if given else 'The tokenizer has tokens of its own.'}"
             )
         return ""
 

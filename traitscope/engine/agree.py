@@ -192,8 +192,7 @@ def _config(temperature: float) -> GenerationConfig:
 
 def _requests(model: Model, probe: Probe) -> list[Request]:
     """The probe's texts, cut to what the model's context holds."""
-    vocabulary = int(model.anatomy.config.vocab_size)
-    ids = probe_ids(vocabulary, len(probe.lengths), max(probe.lengths)).tolist()
+    ids = probe_ids(model.vocabulary, len(probe.lengths), max(probe.lengths)).tolist()
     requests = []
     for row, length, new in zip(ids, probe.lengths, probe.new_tokens, strict=True):
         new = min(new, model.context - 1)

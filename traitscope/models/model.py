@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from traitscope.core import Prompt, Site
+from traitscope.errors import ModelError
 from traitscope.models.anatomy import Anatomy, dissect, text_config
 from traitscope.models.checkpoint import DTYPES, Checkpoint, load_weights, locate
 from traitscope.models.families import FAMILIES, Family, family_of
@@ -117,8 +118,26 @@ class Model:
     def speller(self) -> Speller:
         return Speller(self.tokenizer)
 
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids there are."""
+        return int(self.anatomy.config.vocab_size)
+
     def render(self, prompt: Prompt) -> Rendered:
-        return render(self.tokenizer, prompt, self.arguments)
+        """The prompt's ids; ModelError where the tokenizer is not this model's."""
+        rendered = render(self.tokenizer, prompt, self.arguments)
+        self.check_ids(rendered.token_ids)
+        return rendered
+
+    def check_ids(self, ids: Sequence[int]) -> None:
+        """Raise ModelError for an id that the model has not: on a GPU it would end the process."""
+        largest = max(ids)
+        if largest >= self.vocabulary:
+            raise ModelError(
+                f"Expected a tokenizer of '{self.name}', whose ids are below {self.vocabulary}, "
+                f"got {largest} for {self.speller.decode([largest])!r}. It is another model's, "
+                "or tokens were added without resizing the embedding: load the right one."
+            )
 
     def frame(self, prompt: Prompt, rendered: Rendered) -> str:
         """What stands between a prompt and an answer that was not thought about."""
@@ -147,7 +166,7 @@ class Model:
             "n_blocks": len(self.anatomy.blocks),
             "n_heads": self.anatomy.n_heads,
             "d_model": self.anatomy.d_model,
-            "vocabulary": int(self.anatomy.config.vocab_size),
+            "vocabulary": self.vocabulary,
             "parameters": sum(p.numel() for p in self.hf.parameters()),
             "context": self.context,
         }

@@ -26,6 +26,8 @@ __all__ = ["NONE", "Arguments", "Rendered", "Speller", "render", "rendered_text"
 
 Arguments = Mapping[str, Any]  # further variables of a chat template
 NONE: Arguments = MappingProxyType({})
+_UNKNOWN_ID = (LookupError, TypeError, ValueError, OverflowError)
+_FARTHEST = 64  # tokens without text that are decoded again and again
 
 
 @dataclass(frozen=True)
@@ -155,10 +157,23 @@ class Speller:
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
         kept = [i for i in ids if i not in self.special] if skip_special else list(ids)
+        try:
+            return self._decoded(kept)
+        except _UNKNOWN_ID:  # as some tokenizers say that they have no such id
+            return self._decoded([i for i in kept if self._has(i)])
+
+    def _decoded(self, ids: list[int]) -> str:
         text = self._tokenizer.decode(
-            kept, skip_special_tokens=False, clean_up_tokenization_spaces=False
+            ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         return str(text)
+
+    def _has(self, token: int) -> bool:
+        try:
+            self._decoded([token])
+        except _UNKNOWN_ID:
+            return False
+        return True
 
     def answer(self, tokens: TokenTable) -> str:
         """The words of a response: without special tokens, thoughts and the marks around them."""
@@ -225,14 +240,19 @@ class Speller:
         return np.array(["template", "assistant", "thinking"], dtype="<U9")[found]
 
     def _pieces(self, ids: list[int]) -> list[str]:
-        pieces = self._tokenizer.convert_ids_to_tokens(ids)
+        try:
+            pieces = self._tokenizer.convert_ids_to_tokens(ids)
+        except _UNKNOWN_ID:
+            fine = {i: self._has(i) for i in set(ids)}
+            pieces = [self._tokenizer.convert_ids_to_tokens(i) if fine[i] else None for i in ids]
         return ["" if piece is None else str(piece) for piece in pieces]
 
     def _spell(self, ids: list[int]) -> tuple[str, Int32]:
         """The decoded text and each token's end in it [T].
 
         Tokens are decoded together with those before them since the last whole character, so
-        that leading spaces and characters of several tokens come out as in the whole text.
+        that leading spaces and characters of several tokens come out as in the whole text.  Ids
+        that have no text (of a padded vocabulary) are no neighbour to learn a space from.
         """
         parts: list[str] = []
         ends = np.zeros(len(ids), dtype=np.int32)
@@ -244,7 +264,9 @@ class Speller:
             if whole and len(now) >= len(before):
                 parts.append(now[len(before) :])
                 length += len(parts[-1])
-                anchor, done = done, i + 1
+                if parts[-1] or done - anchor > _FARTHEST:
+                    anchor = done
+                done = i + 1
             ends[i] = length
         return "".join(parts), ends
 

@@ -229,8 +229,11 @@ def thoughts_of(tokenizer: Any) -> Thoughts:
 
 
 def _has_token(tokenizer: Any, piece: str) -> bool:
-    number = tokenizer.convert_tokens_to_ids(piece)
-    return number is not None and tokenizer.convert_ids_to_tokens(number) == piece
+    try:
+        number = tokenizer.convert_tokens_to_ids(piece)
+        return number is not None and tokenizer.convert_ids_to_tokens(number) == piece
+    except (LookupError, TypeError, ValueError):  # a tokenizer of characters has no such pieces
+        return False
 
 
 def template_text(tokenizer: Any) -> str:

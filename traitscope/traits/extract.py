@@ -201,6 +201,7 @@ def _text(model: Model, example: Example) -> _Text:
     written = [frame, example.response] if frame else [example.response]
     pieces = (model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in written)
     ids = (*rendered.token_ids, *(int(i) for piece in pieces for i in piece))
+    model.check_ids(ids)
     if len(ids) > model.context:
         raise TraitError(
             f"Expected texts of at most {model.context} tokens (the context of '{model.name}'), "
