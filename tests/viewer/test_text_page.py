@@ -215,8 +215,6 @@ def test_what_comes_from_outside_is_text(page: Page, serve: Serve, odd: Path) ->
     assert [role for role in roles if role != "template"] == [
         *("system", "user", "assistant", "user", "thinking", "tool", "assistant")
     ]
-    # the turns stand alone: a direction of its own for each
-    assert page.locator(".turn-text").first.get_attribute("dir") == "auto"
     assert page.locator(".tok", has_text="crossing").count() == 0  # the override stays in its token
     page.locator(".tok[data-t='22']").click()
     assert page.locator(".token-text").inner_text() == "U+202Egnissorc"
@@ -363,6 +361,12 @@ def test_where_a_trait_settles_and_the_change_per_token(draw: Callable[..., Any]
     assert draw("settles", {"S": 1, "tokens": {"answer": []}}, measured, 0) is None
     steps = draw("velocity", measured, 0, [1, 2, 5])  # hidden tokens are passed over
     assert np.isnan(steps[0]) and steps[1:] == [-4, 1.5]
+
+
+def test_a_turn_runs_as_its_first_letter_does(draw: Callable[..., Any]) -> None:
+    direction = lambda words: draw("directionOf", words, module="draw/tokens.js")  # noqa: E731
+    assert [direction(words) for words in ("مرحبا abc", "12. שלום", "…")] == ["rtl", "rtl", "ltr"]
+    assert [direction(words) for words in ("abc مرحبا", "東京", "")] == ["ltr"] * 3
 
 
 def test_a_window_of_the_text(draw: Callable[..., Any]) -> None:

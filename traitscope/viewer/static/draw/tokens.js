@@ -1,6 +1,6 @@
 // The conversation as coloured tokens: a block for each turn, a span for each token.  Spans have no
 // padding, border or margin, so that letters of Arabic and marks of Devanagari still join across
-// them; each turn is an isolated paragraph with a direction of its own, so that right-to-left text
+// them; each turn is an isolated paragraph in the direction of its words, so that right-to-left text
 // or a stray bidi control moves nothing beyond it.  All text goes in as text.  Knows nothing of
 // pages; the styles it needs are in STYLE, for pages that carry their own.
 
@@ -11,7 +11,8 @@ export const STYLE = `
 .turn-thinking .turn-text, .turn-tool .turn-text { font-size: 13px; opacity: 0.92; }
 .turn-thinking .turn-text { font-style: italic; }
 .tok { cursor: crosshair; }
-.tok-template { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: 11px; text-decoration: underline dotted; unicode-bidi: isolate; }
+.turn-marks { unicode-bidi: isolate; direction: ltr; }
+.tok-template { font-family: ui-monospace, Menlo, Consolas, monospace; font-size: 11px; text-decoration: underline dotted; }
 .tok-nothing { background-image: repeating-linear-gradient(135deg, #8886 0 1px, transparent 1px 5px); }
 .tok-line::before { content: "\\21b5"; opacity: 0.45; }
 .tok-part::before { content: "\\00b7"; opacity: 0.7; }
@@ -22,6 +23,7 @@ export const STYLE = `
 // Before characters of these kinds a dot may stand for the bytes that have none of their own; in
 // scripts whose letters join it would pull them apart.
 const STANDS_ALONE = /^[\p{Script=Latin}\p{Script=Greek}\p{Script=Cyrillic}\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Emoji_Presentation}]/u;
+const FROM_RIGHT = /[\p{Script=Arabic}\p{Script=Hebrew}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}\p{Script=Adlam}]/u;
 const JOINER = /\u200d$/;
 
 // The raw piece of a token that has no text, or its text with what cannot be seen spelt out.
@@ -65,14 +67,24 @@ function turnBlock(text, turn, spans) {
   const name = made("div", "turn-role");
   name.textContent = turn.role ?? "template";
   const words = made("p", "turn-text");
-  words.dir = "auto";
+  const { content } = text.tokens;
+  words.dir = directionOf(turn.tokens.filter((t) => content[t]).map((t) => text.tokens.text[t]).join(""));
+  let marks = null; // template tokens stand together, in their own direction
   for (const t of turn.tokens) {
     const span = tokenSpan(text, t);
     spans.set(t, span);
-    words.append(span);
+    if (!span.classList.contains("tok-template")) marks = null;
+    else if (!marks) words.append((marks = made("span", "turn-marks")));
+    (marks ?? words).append(span);
   }
   block.append(name, words);
   return block;
+}
+
+// "rtl" where the first letter is of a script that runs from right to left.
+export function directionOf(words) {
+  const letter = words.match(/\p{L}/u)?.[0] ?? "";
+  return FROM_RIGHT.test(letter) ? "rtl" : "ltr";
 }
 
 function made(tag, name) {

@@ -13,7 +13,7 @@ export function tokenCard(card, view, token, site, lines) {
   fill(
     card,
     el("div", { class: "token-name" }, el("bdi", { class: "token-text" }, visibleText(text, token)),
-      el("span", { class: "dim token-place" }, placeOf(text, token))),
+      el("span", { class: "dim token-place", title: placeOf(text, token) }, placeOf(text, token))),
     el("dl", { class: "token-facts" },
       fact("id", tokens.id[token]),
       fact("piece", el("bdi", { class: "mono" }, tokens.piece[token])),
@@ -31,7 +31,8 @@ function placeOf(text, token) {
   const { tokens, n_prompt } = text;
   const part = tokens.part[token] === "prompt" ? "prompt" : "answer";
   const place = token === n_prompt - 1 ? "the last token before the answer" : `token ${token} of ${text.T}, ${part}`;
-  return ` ${place} \u00b7 ${tokens.role[token]}${tokens.special[token] ? ", special" : ""}`;
+  const piece = tokens.text[token] === "" ? " \u00b7 a part of a character" : "";
+  return ` ${place} \u00b7 ${tokens.role[token]}${tokens.special[token] ? ", special" : ""}${piece}`;
 }
 
 function logprobOf(logprob) {
