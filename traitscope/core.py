@@ -540,5 +540,5 @@ class Reading:
 
 def mean_or_nan(values: Iterable[float]) -> float:
     """The mean, NaN for nothing (without numpy's warning)."""
-    array = np.fromiter(values, dtype=np.float64)
-    return float(array.mean()) if array.size else float("nan")
+    known = list(values)
+    return sum(known) / len(known) if known else float("nan")
