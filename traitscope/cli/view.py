@@ -80,7 +80,7 @@ def view(
     from traitscope.viewer import host_name, make_app, open_runs
 
     screen = Screen.now(json=json)
-    names = frozenset(host_name(name) for name in allow_host or ())
+    names = frozenset(_named(name, host_name(name)) for name in allow_host or ())
     if host in ANYWHERE and not names:
         raise InputError(
             f"Expected --allow-host NAME with --host {host}: the name by which browsers call this "
@@ -102,6 +102,15 @@ def view(
         with contextlib.suppress(KeyboardInterrupt):  # how it is meant to end
             server.run([sock])
     return 0
+
+
+def _named(given: str, name: str) -> str:
+    if not name:
+        raise InputError(
+            f"--allow-host: expected a host's name such as hub.example, got '{given}'. Leave out "
+            "http:// and paths."
+        )
+    return name
 
 
 def _announce(screen: Screen, url: str, runs: int, *, no_token: bool) -> None:
