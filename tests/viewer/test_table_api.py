@@ -219,6 +219,8 @@ def test_the_facts_and_what_was_found(client: TestClient) -> None:
     assert facts["counts"] == {
         "wanted": 12,
         "done": 10,
+        "trajectories": 10,
+        "internals": 0,
         "failed": 1,
         "missing": 1,
         "outside": 0,

@@ -98,7 +98,7 @@ def _facts(run: Run) -> dict[str, Any]:
     """All that stays the same until something is committed."""
     header = run.header
     captures, wanted = run.captures(), len(header.captures)
-    done = sum(row.in_suite and row.status == "done" for row in captures)
+    done = [row.capture.kind for row in captures if row.in_suite and row.status == "done"]
     missing = len(run.missing())
     rows = run.generations()
     return {
@@ -116,8 +116,10 @@ def _facts(run: Run) -> dict[str, Any]:
         "traits": [_trait(run, place.trait, place.site) for place in places_of(run)],
         "counts": {
             "wanted": wanted,
-            "done": done,
-            "failed": wanted - done - missing,
+            "done": len(done),
+            "trajectories": done.count("trajectory"),
+            "internals": done.count("internals"),
+            "failed": wanted - len(done) - missing,
             "missing": missing,
             "outside": sum(not row.in_suite and row.status == "done" for row in captures),
             "texts": sum(row.status == "done" for row in rows),

@@ -76,7 +76,8 @@ function head(run, number, app) {
   const { counts, cost, model } = run;
   const facts = [
     `${counts.done} of ${plural(counts.wanted, "capture")}`,
-    ...Object.entries(run.kinds).map(([kind, n]) => (kind === "trajectory" ? plural(n, kind, "trajectories") : `${n} ${kind}`)),
+    plural(counts.trajectories, "trajectory", "trajectories"),
+    `${counts.internals} internals`,
     plural(counts.texts, "answer"),
     counts.cut ? `${counts.cut} cut at ${run.generation.max_new_tokens ?? "most"} tokens` : null,
     counts.outside ? `${counts.outside} not in the suite any more` : null,

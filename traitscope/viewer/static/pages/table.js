@@ -3,7 +3,7 @@
 // for.  What is picked, sorted and pointed at is in the address.
 
 import { PALETTES, colourOf, formatted } from "../draw/scale.js";
-import { el, fill } from "../dom.js";
+import { el, fill, signed } from "../dom.js";
 
 const PAGE = 100; // rows asked for at once
 const ROW = 42; // px, as in style.css
@@ -261,7 +261,7 @@ class Table {
     const button = (name, text, title, first) => {
       const is = sorted(name);
       const next = is === null ? first + name : is === (first ? "descending" : "ascending") ? (first ? name : `-${name}`) : null;
-      const arrow = is === "ascending" ? " ↑" : is === "descending" ? " ↓" : "";
+      const arrow = is === "ascending" ? "↑" : is === "descending" ? "↓" : "";
       return el("button", { type: "button", class: "sort", title, onclick: () => this.set({ sort: next, row: null }) }, text, arrow);
     };
     const th = (name, text, properties, first = "") =>
@@ -286,7 +286,7 @@ class Table {
       numbers.map(() => el("col", { class: "number" })),
     ];
     fill(this.table, el("colgroup", {}, columns), el("thead", {}, el("tr", {}, about, groups), el("tr", {}, numbers)), this.body);
-    this.table.style.minWidth = `${520 + 46 * numbers.length}px`;
+    this.table.style.minWidth = `${520 + 50 * numbers.length}px`;
     this.width = 4 + numbers.length;
   }
 
@@ -340,7 +340,7 @@ class Table {
         const value = row.scores[name][k];
         const colour = how === "z" && value !== null ? colourOf(value, value, LIMIT.z, "z") : -1;
         const painted = colour < 0 || Math.abs(value) < 1 ? null : `background:${palette.css[colour]};color:${palette.ink[colour]}`;
-        return el("td", { class: i ? "num" : "num first", style: painted }, value === null ? "·" : formatted(value, how));
+        return el("td", { class: i ? "num" : "num first", style: painted }, how === "z" || value === null ? signed(value) : formatted(value, how));
       }),
     );
   }
