@@ -35,7 +35,7 @@ def test_intervals_draw_whole_prompts() -> None:
     z, of = made(8, 3, shared=2.0)
     rows = [np.flatnonzero(np.array(of) == p) for p in range(8)]
     drawn = []
-    for weights in np.concatenate(_weights(8)):
+    for weights in np.concatenate(list(_weights(8))):
         chosen = np.concatenate([np.tile(rows[p], int(n)) for p, n in enumerate(weights)])
         drawn.append(np.corrcoef(z[chosen].T)[0, 1])
     assert len(drawn) == DRAWS

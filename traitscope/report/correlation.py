@@ -8,13 +8,13 @@ five prompts.  This module knows numbers only: z [N, K] and the prompt of each o
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DRAWS", "LEAST_PROMPTS", "Correlation", "Shift", "correlate", "shift"]
+__all__ = ["DRAWS", "LEAST_PROMPTS", "Correlation", "Shift", "correlate", "pearson", "shift"]
 
 DRAWS = 1_000
 LEAST_PROMPTS = 5
@@ -62,7 +62,7 @@ def correlate(z_NK: Float64, prompts: Sequence[Hashable]) -> Correlation:
     if count >= LEAST_PROMPTS:
         low, high = _interval(z_NK, number_N, count)
     ranks_NK = np.stack([_ranks(column) for column in z_NK.T], axis=1)
-    return Correlation(n, count, _pearson(z_NK), _pearson(ranks_NK), low, high)
+    return Correlation(n, count, pearson(z_NK), pearson(ranks_NK), low, high)
 
 
 def shift(difference_NK: Float64, prompts: Sequence[Hashable]) -> Shift:
@@ -93,7 +93,8 @@ def _whole(z_NK: Float64, prompts: Sequence[Hashable]) -> tuple[Float64, NDArray
     return z_NK[there], np.array(of, dtype=np.intp), len(numbers)
 
 
-def _pearson(z_NK: Float64) -> Float64:
+def pearson(z_NK: Float64) -> Float64:
+    """Pearson's r of every two columns: [K, K]; NaN where one does not vary."""
     centred = z_NK - z_NK.mean(axis=0)
     return _ratio(centred.T @ centred)
 
@@ -129,14 +130,16 @@ def _interval(z_NK: Float64, number_N: NDArray[np.intp], count: int) -> tuple[Fl
 
 
 def _per_prompt(rows: Float64, number_N: NDArray[np.intp], count: int) -> Float64:
-    sums = np.zeros((count, rows.shape[1]))
-    np.add.at(sums, number_N, rows)
-    return sums
+    """Sums over each prompt's responses: [prompts, columns]."""
+    sums = [np.bincount(number_N, weights=column, minlength=count) for column in rows.T]
+    return np.stack(sums, axis=1)
 
 
-def _weights(count: int) -> list[Float64]:
+def _weights(count: int) -> Iterator[Float64]:
     """How often each prompt is drawn: pieces [draws, prompts], the same for the same count."""
     rng = np.random.default_rng(_SEED)
-    even = np.full(count, 1 / count)
-    pieces = range(0, DRAWS, _AT_ONCE)
-    return [rng.multinomial(count, even, size=_AT_ONCE).astype(np.float64) for _ in pieces]
+    row = count * np.arange(_AT_ONCE)[:, None]
+    for _ in range(0, DRAWS, _AT_ONCE):
+        drawn = row + rng.integers(count, size=(_AT_ONCE, count))
+        counts = np.bincount(drawn.ravel(), minlength=_AT_ONCE * count)
+        yield counts.reshape(_AT_ONCE, count).astype(np.float64)

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from traitscope.report.columns import to_z
-from traitscope.report.correlation import DRAWS, correlate, shift
+from traitscope.report.correlation import DRAWS, correlate, pearson, shift
 from traitscope.report.readings import place_of
 from traitscope.runs import Run
 from traitscope.runs.comparison import differences, partners
@@ -76,7 +76,9 @@ def _runs(request: Request) -> Response:
 
 def _together(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Pearson's r of one trait between the two runs."""
-    return float(correlate(np.stack([a, b], axis=1), range(len(a))).pearson[0, 1])
+    both = np.stack([a, b], axis=1)
+    both = both[np.isfinite(both).all(axis=1)]
+    return float(pearson(both)[0, 1]) if len(both) > 2 else float("nan")
 
 
 def _done(run: Run) -> int:
@@ -113,7 +115,10 @@ def _correlation(request: Request) -> Response:
     names = [row.generation.id for row in done]
     z_NK = _z(runs, number, WINDOWS[window], run.traits, names)
     there = [k for k in range(len(run.traits)) if np.isfinite(z_NK[:, k]).any()]
-    found = correlate(z_NK[:, there], [row.generation.prompt_id for row in done])
+    prompts = [row.generation.prompt_id for row in done]
+    found = runs.memo(
+        number, f"correlation {window}", lambda _: correlate(z_NK[:, there], prompts)
+    )
     shown = np.unique(np.linspace(0, len(done) - 1, min(len(done), POINTS)).astype(int))
     traits = [run.traits[k] for k in there]
     return answer(

@@ -41,7 +41,7 @@ export async function openRuns(main, route, app) {
       { key: "x", what: "save as CSV", run: () => page.saveCsv() },
     ],
     update: (next) => {
-      page.show(next.query);
+      page.show(next.query).catch((error) => app.status(error.message));
       return true;
     },
     close: () => page.close(),
@@ -82,8 +82,14 @@ class RunsPage {
   }
 
   async show(query) {
+    const mine = (this.asked = (this.asked ?? 0) + 1);
     const window = query.get("window") === "before" ? "before" : "answer";
-    if (!this.kept.has(window)) this.kept.set(window, await this.app.api(`api/compare/runs?a=${this.a}&b=${this.b}&window=${window}`));
+    if (!this.kept.has(window)) {
+      this.app.status("reading both runs \u2026");
+      this.kept.set(window, await this.app.api(`api/compare/runs?a=${this.a}&b=${this.b}&window=${window}`));
+      this.app.status("");
+    }
+    if (mine !== this.asked) return;
     this.said = this.kept.get(window);
     const trait = Math.max(this.said.traits.indexOf(query.get("trait")), 0);
     const point = /^\d{1,6}$/.test(query.get("point") ?? "") ? Number(query.get("point")) : 0;

@@ -38,7 +38,7 @@ export async function open(main, route, app) {
     ],
     update: (next) => {
       if ((next.path[1] ?? "0") !== run) return false;
-      page.show(next.query);
+      page.show(next.query).catch((error) => app.status(error.message));
       return true;
     },
     close: () => page.close(),
@@ -77,8 +77,14 @@ class CorrelationPage {
   }
 
   async show(query) {
+    const mine = (this.asked = (this.asked ?? 0) + 1);
     const window = query.get("window") === "before" ? "before" : "answer";
-    if (!this.kept.has(window)) this.kept.set(window, await this.app.api(`api/runs/${encodeURIComponent(this.run)}/correlation?window=${window}`));
+    if (!this.kept.has(window)) {
+      this.app.status("reading the run \u2026");
+      this.kept.set(window, await this.app.api(`api/runs/${encodeURIComponent(this.run)}/correlation?window=${window}`));
+      this.app.status("");
+    }
+    if (mine !== this.asked) return;
     this.said = this.kept.get(window);
     const { traits } = this.said;
     const place = (name, otherwise) => (traits.includes(query.get(name)) ? traits.indexOf(query.get(name)) : Math.min(otherwise, traits.length - 1));
