@@ -206,3 +206,18 @@ def test_an_interrupted_call_is_said(tmp_path: Path) -> None:
     page = drawn(summary_of(tmp_path / "2", many(2), events=[("finished", STATS)] * 2))
     assert "last call: 1 model load" in page
     assert "all 2 calls: 2 model loads" in page
+
+
+def test_each_expectation_says_why_it_was_not_tested(tmp_path: Path) -> None:
+    before = {**HIGHER, "text": "Before", "window": "prompt[-1]", "margin": -1.0}
+    absent = {**HIGHER, "text": "Absent", "lower": "Nobody?"}
+    summary = summary_of(
+        tmp_path, [*samples("Up?", 3), *samples("Down?", 0)], expect=[HIGHER, before, absent]
+    )
+    lines = drawn(summary).splitlines()
+    last = {
+        name: line.split()[-1] for name in ("Up is", "Before") for line in lines if name in line
+    }
+    assert last == {"Up is": "0.004", "Before": "a"}
+    assert "  a: not tested: every sample reads the same prompt" in lines
+    assert any("not measured: the run has no text for 'Nobody?' yet" in line for line in lines)

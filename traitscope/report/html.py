@@ -220,26 +220,25 @@ def _known(z: float) -> float:
 
 
 def _expected(verdicts: Sequence[Verdict]) -> Mapping[str, Any]:
-    shared = words.shared_note(verdicts)
+    reasons = words.marks(verdicts)
     return {
         "outcomes": words.outcomes(verdicts),
-        "verdicts": [_verdict(verdict, shared) for verdict in verdicts],
-        "tested": any(verdict.p is not None for verdict in verdicts),
+        "verdicts": [_verdict(verdict, reasons) for verdict in verdicts],
+        "tested": bool(reasons) or any(verdict.p is not None for verdict in verdicts),
         "notes": [one_line(note) for note in words.notes(verdicts)],
     }
 
 
-def _verdict(verdict: Verdict, shared: str) -> Mapping[str, Any]:
-    beside = verdict.note if not verdict.tested and verdict.note != shared else ""
+def _verdict(verdict: Verdict, reasons: Mapping[str, str]) -> Mapping[str, Any]:
     return {
         "sign": {True: "✓", False: "✗", None: "?"}[verdict.held],
         "missed": verdict.held is False,
         "text": one_line(verdict.text),
-        "note": one_line(beside),
+        "note": one_line(verdict.note) if verdict.held is None else "",
         "difference": _z(verdict.difference),
         "margin": f"{verdict.margin:g}",
         "spread": "" if verdict.spread is None else f"{verdict.spread:.2f}",
-        "p": "" if verdict.p is None else f"{verdict.p:.2g}",
+        "p": words.sure(verdict, reasons),
     }
 
 

@@ -154,23 +154,23 @@ def _expectations(summary: Summary) -> Iterator[str]:
     verdicts = summary.expectations
     if not verdicts:
         return
-    tested = any(verdict.p is not None for verdict in verdicts)
+    reasons = words.marks(verdicts)
+    tested = bool(reasons) or any(verdict.p is not None for verdict in verdicts)
     yield f"### What was expected: {words.outcomes(verdicts)}"
-    shared = words.shared_note(verdicts)
     names = ["", "expectation", "z apart:", "wanted:", "neutral:", *(["p:"] if tested else [])]
-    yield _table(names, [_verdict(verdict, shared, with_p=tested) for verdict in verdicts])
+    sure = [(words.sure(verdict, reasons),) if tested else () for verdict in verdicts]
+    rows = [(*_verdict(verdict), *p) for verdict, p in zip(verdicts, sure, strict=True)]
+    yield _table(names, rows)
     yield _list(escaped(note, 400) for note in words.notes(verdicts))
 
 
-def _verdict(verdict: Verdict, shared: str, *, with_p: bool) -> tuple[str, ...]:
+def _verdict(verdict: Verdict) -> tuple[str, ...]:
     sign = {True: "✓", False: "✗", None: "?"}[verdict.held]
     said = escaped(verdict.text, 400)
-    if verdict.note and not verdict.tested and verdict.note != shared:
+    if verdict.held is None:
         said += f" ({escaped(verdict.note, 400)})"
     spread = "" if verdict.spread is None else f"{verdict.spread:.2f}"
-    p = "" if verdict.p is None else f"{verdict.p:.2g}"
-    wanted = f"{verdict.margin:g}"
-    return (sign, said, words.signed(verdict.difference), wanted, spread, *([p] if with_p else []))
+    return (sign, said, words.signed(verdict.difference), f"{verdict.margin:g}", spread)
 
 
 def _cost(summary: Summary) -> Iterator[str]:

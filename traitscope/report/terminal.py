@@ -123,7 +123,8 @@ def _found(summary: Summary, canvas: Canvas) -> Iterator[RenderableType]:
 
 def _expectations(summary: Summary, canvas: Canvas) -> Iterator[RenderableType]:
     verdicts = summary.expectations
-    tested = any(verdict.p is not None for verdict in verdicts)
+    reasons = words.marks(verdicts)
+    tested = bool(reasons) or any(verdict.p is not None for verdict in verdicts)
     yield from _heading(f"What was expected: {words.outcomes(verdicts)}", canvas)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=DIM)
     table.width = canvas.width
@@ -131,29 +132,27 @@ def _expectations(summary: Summary, canvas: Canvas) -> Iterator[RenderableType]:
     table.add_column("", ratio=1, overflow="fold")
     for name in ("z apart", "wanted", "neutral", *(["p"] if tested else [])):
         table.add_column(name, justify="right", no_wrap=True, width=7)
-    shared = words.shared_note(verdicts)
     for verdict in verdicts:
-        table.add_row(*_verdict(verdict, canvas, shared, with_p=tested))
+        sure = [words.sure(verdict, reasons)] if tested else []
+        table.add_row(*_verdict(verdict, canvas), *sure)
     yield table
     for note in words.notes(verdicts):
         yield _indented(one_line(note))
 
 
-def _verdict(verdict: Verdict, canvas: Canvas, shared: str, *, with_p: bool) -> tuple[Text, ...]:
+def _verdict(verdict: Verdict, canvas: Canvas) -> tuple[Text, ...]:
     signs = canvas.signs
     sign = {True: signs.held, False: signs.missed, None: signs.unknown}[verdict.held]
     line = Text(one_line(verdict.text))
-    if verdict.note and not verdict.tested and verdict.note != shared:
+    if verdict.held is None:
         line.append(f"  {one_line(verdict.note)}", style=DIM)
     spread = signs.dot if verdict.spread is None else f"{verdict.spread:.2f}"
-    p = signs.dot if verdict.p is None else f"{verdict.p:.2g}"
     return (
         Text(f"  {sign}", style=foreground(9) if verdict.held is False else ""),
         line,
         number(verdict.difference, signs),
         Text(f"{verdict.margin:g}", style=DIM),
         Text(spread, style=DIM),
-        *([Text(p, style=DIM if verdict.p is None else "")] if with_p else []),
     )
 
 

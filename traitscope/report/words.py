@@ -26,12 +26,13 @@ __all__ = [
     "facts",
     "failed",
     "machine",
+    "marks",
     "notes",
     "outcome",
     "outcomes",
     "place",
-    "shared_note",
     "signed",
+    "sure",
     "unproven",
     "used",
 ]
@@ -139,20 +140,32 @@ def outcomes(verdicts: Sequence[Verdict]) -> str:
     return said
 
 
-def shared_note(verdicts: Sequence[Verdict]) -> str:
-    """Why nothing was tested, where it is one reason: said once instead of on each line."""
-    reasons = {verdict.note for verdict in verdicts if verdict.held is not None}
-    untested = not any(verdict.tested for verdict in verdicts)
-    return reasons.pop() if len(reasons) == 1 and untested else ""
+def marks(verdicts: Sequence[Verdict]) -> dict[str, str]:
+    """A letter for each reason for which a measured expectation was not tested: reason -> letter.
+
+    Empty where one reason holds for all: that is said once (`notes`), without a letter.
+    """
+    measured = [verdict for verdict in verdicts if verdict.held is not None]
+    reasons = list(dict.fromkeys(v.note for v in measured if v.p is None))
+    if len(reasons) == 1 and not any(v.p is not None for v in measured):
+        return {}
+    return dict(zip(reasons, "abcdefgh", strict=False))
+
+
+def sure(verdict: Verdict, reasons: Mapping[str, str]) -> str:
+    """How sure one can be, in a column of `marks`: p, or the letter of why there is none."""
+    return reasons.get(verdict.note, "") if verdict.p is None else f"{verdict.p:.2g}"
 
 
 def notes(verdicts: Sequence[Verdict]) -> list[str]:
     """What stands below the expectations: how they were tested, or why not."""
     tested = [verdict for verdict in verdicts if verdict.p is not None]
-    shared = shared_note(verdicts)
-    said = [shared] if shared else []
+    reasons = marks(verdicts)
+    said = [f"{letter}: {reason}" for reason, letter in reasons.items()]
     if tested:
-        said.append(f"p: permutation over whole answers, {tested[0].note}")
+        said.insert(0, f"p: permutation over whole answers, {tested[0].note}")
+    elif not reasons:
+        said += list(dict.fromkeys(v.note for v in verdicts if v.held is not None))
     return [*said, NEUTRAL_NOTE]
 
 
