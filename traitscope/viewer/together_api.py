@@ -116,9 +116,7 @@ def _correlation(request: Request) -> Response:
     z_NK = _z(runs, number, WINDOWS[window], run.traits, names)
     there = [k for k in range(len(run.traits)) if np.isfinite(z_NK[:, k]).any()]
     prompts = [row.generation.prompt_id for row in done]
-    found = runs.memo(
-        number, f"correlation {window}", lambda _: correlate(z_NK[:, there], prompts)
-    )
+    found = runs.memo(number, f"correlation {window}", lambda _: correlate(z_NK[:, there], prompts))
     shown = np.unique(np.linspace(0, len(done) - 1, min(len(done), POINTS)).astype(int))
     traits = [run.traits[k] for k in there]
     return answer(
