@@ -110,6 +110,12 @@ def test_it_loads_no_torch_and_no_plotly(run: Path) -> None:
         assert out == "set()\n"
 
 
+def test_a_long_address_stays_on_its_line(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    with viewing("--no-open", "--port", "0") as process:
+        assert asked(first_line(process).split()[-1].replace("/?", "/api/runs?"))["runs"]
+
+
 def test_without_a_token_it_says_so(run: Path) -> None:
     with viewing("--no-open", "--no-token", "--port", "0") as process:
         url = first_line(process).split()[-1]

@@ -188,7 +188,7 @@ def test_expectations_lead_to_their_texts(page: Page, serve: Serve, tmp_path: Pa
     expect(panel.locator("tr", has_text="Cocoa is firmer")).to_contain_text("not measured")
     link = panel.get_by_role("link", name="Tea is firmer").get_attribute("href") or ""
     first, second = (text.generation.id for text in texts)
-    assert link == f"#/compare?a=0%2F{first}&b=0%2F{second}&trait={TRAITS[0]}"
+    assert link == f"#/compare?a=0%2F{second}&b=0%2F{first}&trait={TRAITS[0]}"
 
 
 def test_a_model_that_did_not_prove_exact_is_owned_up_to(

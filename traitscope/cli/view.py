@@ -12,6 +12,8 @@ import webbrowser
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Group
+from rich.text import Text
 
 from traitscope.cli.options import Json
 from traitscope.cli.screen import Screen
@@ -117,7 +119,9 @@ def _announce(screen: Screen, url: str, runs: int, *, no_token: bool) -> None:
     if screen.json:
         screen.result({"url": url, "runs": runs})
         return
-    screen.show(f"{'1 run' if runs == 1 else f'{runs} runs'}: {url}")
+    line = f"{'1 run' if runs == 1 else f'{runs} runs'}: {url}"
+    # an address is copied whole; in a group, since rich joins bare texts and forgets how they wrap
+    screen.show(Group(Text(line, no_wrap=True, overflow="ignore")))
     if no_token:
         screen.say("No token is asked for: everyone who can reach this port can look.")
     screen.say("Ctrl-C ends it.")

@@ -223,7 +223,7 @@ function expectation(verdict, found, number, app, shared) {
   const sign = verdict.held === true ? "✓" : verdict.held === false ? "✗" : "?";
   const word = verdict.held === true ? "held" : verdict.held === false ? "did not hold" : "not measured";
   const [higher, lower] = [found.texts[verdict.higher], found.texts[verdict.lower]];
-  const query = new URLSearchParams({ a: `${number}/${higher}`, b: `${number}/${lower}`, trait: verdict.trait });
+  const query = new URLSearchParams({ a: `${number}/${lower}`, b: `${number}/${higher}`, trait: verdict.trait });
   const text = higher && lower ? app.link(`#/compare?${query}`, verdict.text) : el("span", {}, verdict.text);
   text.title = `${verdict.trait} at ${verdict.site}, ${verdict.window}: “${verdict.higher}” over “${verdict.lower}”`;
   const said = verdict.tested ? `p = ${verdict.p.toPrecision(2)}, ${verdict.note}` : verdict.note !== shared ? verdict.note : "";
