@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.report.planted import TRAITS, Text, planted
 from tests.report.test_columns import alone
@@ -165,6 +165,23 @@ def test_a_run_that_goes_on_is_followed(page: Page, serve: Serve, tmp_path: Path
         writer.event("finished")
     expect(page.locator(".badge").first).to_contain_text("finished")
     expect(page.locator("progress")).to_have_count(0)
+
+
+def test_what_the_server_refuses_is_said_once(
+    chromium: Browser, serve: Serve, tmp_path: Path
+) -> None:
+    run_of(tmp_path / "run", [varied(0)])
+    (part,) = (tmp_path / "run" / "parts").glob("*.tokens.parquet")
+    part.write_bytes(b"damaged")
+    page = chromium.new_page()  # the browser itself writes refused requests to the console
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{serve(make_app(open_runs([tmp_path / 'run'])))}#/run/0")
+    expect(page.locator(".nothing")).to_contain_text("checksum")
+    expect(page.locator(".found .problem")).to_contain_text("checksum")
+    page.wait_for_timeout(500)
+    assert len([url for url in asked if "/captures?" in url]) == 1
+    page.close()
 
 
 def test_expectations_lead_to_their_texts(page: Page, serve: Serve, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from tests.report.planted import TRAITS
+from tests.report.planted import TRAITS, Text
 from tests.report.test_columns import alone
-from tests.viewer.captures import FEW, MARKUP, add, run_of, varied
+from tests.viewer.captures import FEW, MARKUP, Asked, add, run_of, varied
 from tests.viewer.conftest import client_of
 from traitscope.runs import Run, RunWriter
 
@@ -293,3 +294,16 @@ def test_runs_that_appear_in_a_watched_folder_are_listed(tmp_path: Path) -> None
     run_of(tmp_path / "another", [varied(1)])
     assert [r["folder"] for r in client.get("/api/runs").json()["runs"]] == ["one", "another"]
     assert client.get("/api/runs/1").json()["folder"] == "another"
+
+
+def test_facts_stay_small_however_many_tags_and_failures(tmp_path: Path) -> None:
+    long = "so long " * 200
+    failed = [Asked(Text(f"{long}{n}?", error="Expected less."), ("asked",)) for n in range(40)]
+    tagged = [replace(varied(n), tags={"number": str(n), "all": "yes"}) for n in range(250)]
+    run_of(tmp_path / "run", [*failed, *tagged], a_part=300)
+    said = client_of(tmp_path / "run").get("/api/runs/0")
+    assert len(said.content) < 20_000
+    facts = said.json()
+    assert len(facts["tags"]) == 200 and facts["tags"]["all=yes"] == 250
+    (failure,) = facts["failures"]
+    assert (failure["captures"], len(failure["prompts"]), failure["others"]) == (40, 3, 37)

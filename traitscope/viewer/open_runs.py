@@ -123,7 +123,7 @@ def open_runs(names: Sequence[str | Path], *, default: str | Path = "runs") -> O
     paths: list[Path] = []
     watched: list[Path] = []
     for name in names or [default]:
-        folder = Path(name).expanduser().absolute()
+        folder = Path(name).expanduser().resolve()
         inside = [] if (folder / HEADER_NAME).is_file() else list(_runs_under(folder))
         if inside:
             watched.append(folder)

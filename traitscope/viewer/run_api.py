@@ -6,7 +6,8 @@ text's scores.  Numbers and verdicts are the report's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -18,7 +19,7 @@ from traitscope.errors import TraitscopeError
 from traitscope.report import Summary, summarise
 from traitscope.report.cost import cost_of
 from traitscope.report.hints import hints
-from traitscope.report.summary import PromptRow, TraitSummary, failures_of, unproven_of
+from traitscope.report.summary import Failure, PromptRow, TraitSummary, failures_of, unproven_of
 from traitscope.runs import GenerationRow, Run
 from traitscope.viewer.answers import answer
 from traitscope.viewer.live import live_of
@@ -29,6 +30,7 @@ __all__ = ["routes", "scores_of"]
 
 ENDS = 3  # prompts named at either end of a trait
 NEWEST = 5
+CHOICES = 200  # sets, kinds or tags to choose from
 SHOWN = 400  # characters of a text in an overview
 
 
@@ -125,7 +127,7 @@ def _facts(run: Run) -> dict[str, Any]:
             "texts": sum(row.status == "done" for row in rows),
             "cut": sum(row.finish == "length" for row in rows),
         },
-        "failures": [asdict(failure) for failure in failures_of(run)],
+        "failures": [_failure(failure) for failure in failures_of(run)],
         "sets": _counted(row.capture.prompt_set for row in captures),
         "kinds": _counted(row.capture.kind for row in captures),
         "tags": _counted(f"{k}={v}" for row in rows for k, v in row.prompt.tags.items()),
@@ -149,6 +151,12 @@ def _trait(run: Run, trait: str, site: int) -> dict[str, Any]:
     }
 
 
+def _failure(failure: Failure) -> dict[str, Any]:
+    """Thousands may fail for one reason: a few of them are named."""
+    names = [name[:SHOWN] for name in failure.prompts[:ENDS]]
+    return {**asdict(failure), "prompts": names, "others": len(failure.prompts) - len(names)}
+
+
 def _newest(row: GenerationRow) -> dict[str, str]:
     return {
         "generation": row.generation.id,
@@ -157,11 +165,9 @@ def _newest(row: GenerationRow) -> dict[str, str]:
     }
 
 
-def _counted(words: Any) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for word in words:
-        counts[word] = counts.get(word, 0) + 1
-    return dict(sorted(counts.items()))
+def _counted(words: Iterable[str]) -> dict[str, int]:
+    """The commonest words, by name: tags that number their prompts would fill a page."""
+    return dict(sorted(Counter(words).most_common(CHOICES)))
 
 
 # --- what was found ------------------------------------------------------------------------------

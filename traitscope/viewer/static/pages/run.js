@@ -193,7 +193,7 @@ function failures(run) {
           {},
           el("b", {}, `${failure.prompt_set}, ${failure.captures} × ${failure.kind}: `),
           el("bdi", {}, failure.reason),
-          el("span", { class: "dim" }, " ", failure.prompts.slice(0, 3).map((name) => [el("bdi", {}, `“${shorten(name, 60)}”`), " "]), failure.prompts.length > 3 ? `and ${failure.prompts.length - 3} more` : ""),
+          el("span", { class: "dim" }, " ", failure.prompts.map((name) => [el("bdi", {}, `“${shorten(name, 60)}”`), " "]), failure.others ? `and ${failure.others} more` : ""),
         ),
       ),
     ),

@@ -102,18 +102,19 @@ class Table {
     this.asked = asked;
     this.pages = new Map();
     this.waiting = new Set();
+    this.problem = null;
   }
 
   // The run grew: what is in sight is asked for again, without a flicker.
   changed(run) {
     this.run = run;
-    this.pages = new Map();
-    this.waiting = new Set();
+    this.forget(this.asked);
     this.draw(true);
   }
 
   async fetch(page) {
-    if (this.pages.has(page) || this.waiting.has(page)) return;
+    // what was refused is not asked for again until something changes
+    if (this.pages.has(page) || this.waiting.has(page) || this.problem) return;
     const { asked, waiting, pages } = this;
     waiting.add(page);
     const query = this.query();
@@ -125,7 +126,6 @@ class Table {
       this.matched = found.matched;
       this.total = found.total;
       pages.set(page, found.rows);
-      this.problem = null;
       for (const old of [...pages.keys()].slice(0, -20)) pages.delete(old);
     } catch (error) {
       if (asked !== this.asked) return;
@@ -172,7 +172,7 @@ class Table {
       select("set", "all sets", counted(run.sets)),
       select("kind", "all kinds", counted(run.kinds)),
       select("status", "any status", statuses.map((status) => [status])),
-      select("tag", "any tag", counted(run.tags).slice(0, 500)),
+      select("tag", "any tag", counted(run.tags)),
     ].filter(Boolean);
     this.threshold = this.thresholdForm();
     this.columns = el("span", { class: "columns", role: "group", "aria-label": "columns" });
