@@ -46,8 +46,7 @@ class Wanted:
         json: bool,
     ) -> Wanted:
         """InputError where the options do not go together, or a file cannot go where it should."""
-        from traitscope.report.html import MAX_MB
-        from traitscope.report.save import check
+        from traitscope.report.save import MAX_MB, check
 
         if file is not None and not markdown:
             raise InputError(

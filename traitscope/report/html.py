@@ -27,14 +27,13 @@ from traitscope.report.hints import hints
 from traitscope.report.palette import NEUTRAL, level
 from traitscope.report.plain import one_line, shorten
 from traitscope.report.readings import Strip
-from traitscope.report.save import HTML_MARK
+from traitscope.report.save import HTML_MARK, MAX_MB
 from traitscope.report.summary import Failure, PromptRow, Summary, TraitSummary
 from traitscope.report.trajectory import Shown, asked, in_order, named, shown
 from traitscope.runs import GenerationRow, Run
 
-__all__ = ["MAX_MB", "Page", "html"]
+__all__ = ["Page", "html"]
 
-MAX_MB = 10.0
 ENDS = 4  # prompts at either end of a trait, with their answers
 BETWEEN = 200  # prompts between them that are listed
 REASONS = 50

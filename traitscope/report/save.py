@@ -11,8 +11,9 @@ from pathlib import Path
 from traitscope.errors import InputError
 from traitscope.runs.files import disk_error, write_atomic
 
-__all__ = ["HTML_MARK", "MARKDOWN_MARK", "check", "save"]
+__all__ = ["HTML_MARK", "MARKDOWN_MARK", "MAX_MB", "check", "save"]
 
+MAX_MB = 10.0  # of an HTML report, unless one says otherwise
 MARKDOWN_MARK = "<!-- a report of traitscope -->"
 HTML_MARK = '<meta name="generator" content="traitscope report">'
 _MARKS = (MARKDOWN_MARK.encode(), HTML_MARK.encode())

@@ -114,7 +114,13 @@ let quiet = 0;
 // An address that says what is seen; it follows when the keys rest, as browsers ask for.
 function follow() {
   clearTimeout(quiet);
-  quiet = setTimeout(() => history.replaceState(null, "", addressOf()), QUIET);
+  quiet = setTimeout(() => {
+    try {
+      history.replaceState(null, "", addressOf());
+    } catch {
+      location.replace(addressOf()); // where a page from a disk may not write its history
+    }
+  }, QUIET);
 }
 
 function addressOf() {
