@@ -140,6 +140,10 @@ def test_every_state_is_in_the_address(page: Page, serve: Serve, odd: Path) -> N
     opened(page, here, odd)
     page.get_by_role("button", name="beta", exact=True).click()
     page.locator("select").select_option(label="3.post")
+    page.keyboard.press("ArrowUp")  # the last one already: the keys are the page's again
+    page.keyboard.press("ArrowDown")
+    rested(page, site="3.mid")
+    page.keyboard.press("]")
     page.get_by_role("button", name="cosine").click()
     page.get_by_role("button", name="this text's").click()
     page.get_by_role("button", name="curve of alpha").click()

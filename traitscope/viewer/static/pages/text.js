@@ -161,6 +161,12 @@ class TextPage {
     this.push({ trait, with: this.state.with.length ? [...rest, this.state.trait].sort((a, b) => a - b) : [] });
   }
 
+  // the arrow keys are the page's again
+  chooseSite(select) {
+    select.blur();
+    this.push({ site: Number(select.value) });
+  }
+
   overlay(trait) {
     const there = this.state.with.includes(trait);
     const rest = this.state.with.filter((k) => k !== trait);

@@ -19,9 +19,9 @@ export function tokenCard(card, view, token, site, lines) {
       fact("piece", el("bdi", { class: "mono" }, tokens.piece[token])),
       fact("logprob", logprobOf(tokens.logprob[token])),
       fact("|h|", `${text.norm[at].toPrecision(4)} at ${text.sites[site]}`)),
+    el("p", { class: "token-holds" }, holdsSentence(text, measured, token)),
     el("table", { class: "token-traits" },
       lines.map(({ trait, value, z }) => traitRow(view, trait, value[at], z[at]))),
-    el("p", { class: "token-holds" }, holdsSentence(text, measured, token)),
   );
 }
 

@@ -51,7 +51,7 @@ export function skeleton(page) {
   const canvas = (name, label) => el("canvas", { class: name, role: "img", "aria-label": label });
   const parts = {
     traits: el("span", { class: "traits" }),
-    siteSelect: el("select", { title: "site (\u2191 \u2193)", onchange: (event) => page.push({ site: Number(event.target.value) }) },
+    siteSelect: el("select", { title: "site (\u2191 \u2193)", onchange: (event) => page.chooseSite(event.target) },
       text.sites.map((site, s) => el("option", { value: s }, site)).reverse()),
     neighbours: el("span"),
     internals: el("span", { class: "neighbours" }),
