@@ -74,6 +74,15 @@ def test_who_wrote_the_trait(page: Page, serve: Callable[[Any], str], tmp_path: 
     page.wait_for_load_state("networkidle")
     check("response[:]")
 
+    # what was written has colours, both ways: on the words, on the map
+    colours = page.locator(".tok").evaluate_all("all => all.map((t) => t.style.backgroundColor)")
+    assert len({colour for colour in colours if colour}) > 2
+    shades = page.locator(".map").evaluate(
+        "(c) => new Set(new Uint32Array(c.getContext('2d').getImageData(80, 12, c.width - 100,"
+        " 30).data.buffer)).size"
+    )
+    assert shades > 4
+
     # keys: head, token, neuron, trait; each in the address, and back undoes a deliberate one
     page.keyboard.press("ArrowDown")
     at(page, r"head=\d")

@@ -48,7 +48,7 @@ export function tokenView(text, values, columns, theme) {
 }
 
 function viewOf(text, value, columns, limit, theme) {
-  const z = new Float32Array(value.length).fill(NaN); // a share has no neutral band
+  const z = new Float32Array(value.length).fill(Infinity); // what was written has no neutral band
   const measured = { value, z, as: "raw", S: text.S };
   return { text, measured, columns, from: 0, to: columns.length, limit: limit > 0 ? limit : 1, theme };
 }
@@ -69,7 +69,7 @@ export function drawLooks(canvas, view, token, weights, carried) {
     for (const t of seen.slice(0, LINES).reverse()) {
       // by the square root: a pale line of little is hard to see
       const size = carried ? Math.sign(carried[t]) * Math.sqrt(Math.abs(carried[t]) / most) : NaN;
-      const colour = carried ? view.theme.palette.css[colourOf(size, NaN, 1, "raw")] : view.theme.faint;
+      const colour = carried ? view.theme.palette.css[colourOf(size, Infinity, 1, "raw")] : view.theme.faint;
       drawArc(g, middle(token), middle(t), base, weights[t], colour);
     }
   }

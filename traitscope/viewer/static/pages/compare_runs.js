@@ -19,6 +19,7 @@ export const STYLE = `
 .runs-grid tbody tr.pick { cursor: pointer; }
 .runs-grid tbody tr.pick:hover { background: var(--panel); }
 .runs-grid tr[aria-selected="true"] { background: var(--mark); }
+.runs-grid tr[aria-selected="true"] > td { box-shadow: none; }
 .runs-grid .small, .runs-page .small { font-size: 12px; margin: 4px 0; }
 .runs-grid .bar { width: 90px; }
 `;

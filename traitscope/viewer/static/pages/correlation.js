@@ -132,7 +132,7 @@ class CorrelationPage {
       const value = said[state.of][y][x];
       const ranged = state.of === "pearson" && said.low[y][x] !== null;
       if (x === y) return el("td", { class: "dim" }, "1");
-      const colour = colourOf(value ?? NaN, NaN, 1, "raw");
+      const colour = colourOf(value ?? NaN, Infinity, 1, "raw");
       const style = colour < 0 ? "" : `background:${theme.palette.css[colour]};color:${theme.palette.ink[colour]}`;
       return el("td", { style, "aria-selected": String(y === state.y && x === state.x), onclick: () => this.push({ x, y }), title: `${traits[y]} with ${traits[x]}` },
         signed(value), ranged ? el("small", {}, `${signed(said.low[y][x])} to ${signed(said.high[y][x])}`) : null);

@@ -23,6 +23,7 @@ export const STYLE = `
 .who td { padding: 1px 8px 1px 0; }
 .who .sum td, .who .sum th { border-top: 1px solid var(--line); font-weight: 600; color: var(--ink); }
 .who tr[aria-selected="true"] { background: var(--mark); }
+.who tr[aria-selected="true"] > td { box-shadow: none; }
 .who tbody tr.pick { cursor: pointer; }
 .who tbody tr.pick:hover { background: var(--panel); }
 .who .bar { width: 34%; min-width: 60px; }
