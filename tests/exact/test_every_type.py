@@ -1,6 +1,6 @@
 """Every type that transformers' AutoModelForCausalLM knows, tiny: exact, or one clear sentence.
 
-Slow (about five minutes on one core).  A type that cannot be built from small sizes is counted, not
+Slow (about a minute on one core).  A type that cannot be built from small sizes is counted, not
 failed: its config asks for more than sizes.  docs/models.md has the counts.
 """
 
