@@ -265,7 +265,7 @@ def test_what_a_template_never_reads_is_said() -> None:
         template_arguments(made, {"enable_thinking": False}, True, "m")
     with pytest.raises(ModelError, match="has none: its prompts are plain text"):
         template_arguments(tokenizer(template=False), {}, False, "m")
-    with pytest.raises(ModelError, match=r"It reads: nothing beside the chat\. Set"):
+    with pytest.raises(ModelError, match="It reads nothing beside the chat: leave thinking"):
         template_arguments(tokenizer(), {}, True, "m")
     broken = thinker("switched")
     broken.chat_template = "{% for m in messages %}\n{% if %}{% endfor %}"

@@ -65,10 +65,10 @@ def _switch(
                     f"and {given[switch]}. Leave one of them out."
                 )
             return {switch: thinking}
+    reads_else = f"It reads: {', '.join(free)}. Set one of these with --template-arg KEY=VALUE, or"
     raise ModelError(
         f"The chat template of '{name}' has no switch for thinking (known: {', '.join(SWITCHES)}). "
-        f"It reads: {', '.join(free) or 'nothing beside the chat'}. "
-        "Set one of these with --template-arg KEY=VALUE, or leave thinking as it is."
+        f"{reads_else if free else 'It reads nothing beside the chat:'} leave thinking as it is."
     )
 
 
