@@ -181,8 +181,13 @@ def internals_of(
 
 @dataclass(frozen=True)
 class Commit:
-    """A commit of some texts: seconds and bytes, fixed and for each token; an empty one's bytes."""
+    """A commit of some texts: seconds and bytes, fixed and for each token; an empty one's bytes.
 
+    `seconds_once`: what the first one takes more; `sync`: until a small file is on the disk.
+    """
+
+    seconds_once: float
+    sync: float
     seconds: float
     seconds_token: float
     bytes_part: int
@@ -201,7 +206,7 @@ def commit_of(
     first, every = prompts[:1], prompts
     texts, seconds, sizes = list[int](), list[float](), list[int]()
     beside = 0
-    for some in (first, first, every):  # the first time is not counted
+    for some in (first, first, every):
         began = time.perf_counter()
         records = [_record(model, *prompt, new_tokens, len(traits)) for prompt in some]
         tokens = tokens_bytes(records, len(model.sites), traits)[0]
@@ -215,8 +220,11 @@ def commit_of(
     more = max(texts[2] - texts[1], 1)
     a_second = max(0.0, (seconds[2] - seconds[1]) / more) if len(every) > 1 else 0.0
     a_byte = (sizes[2] - sizes[1]) / more if len(every) > 1 else sizes[1] / texts[1]
+    sync = _sync(place)
     return Commit(
-        seconds=max(0.0, seconds[1] - a_second * texts[1]) + _SYNCS * _sync(place),
+        seconds_once=max(0.0, seconds[0] - seconds[1]),
+        sync=sync,
+        seconds=max(0.0, seconds[1] - a_second * texts[1]) + _SYNCS * sync,
         seconds_token=a_second,
         bytes_part=round(sizes[1] - a_byte * texts[1]) + beside + 3 * _MANIFEST,
         bytes_token=a_byte,

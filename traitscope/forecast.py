@@ -73,6 +73,7 @@ class Rates:
     step_row: float = 0.0
     step_column: float = 0.0
     opened: float = 0.0
+    write_once: float = 0.0
     part: float = 0.0
     part_token: float = 0.0
     memory: int = 0  # the most that was in use while all this was measured
@@ -162,7 +163,7 @@ def forecast(amounts: Amounts, rates: Rates, lengths: Lengths) -> Forecast:
             "generate": prefill + decode,
             "replay": rates.read_token * amounts.read_tokens,
             "internals": rates.opened * len(amounts.opened),
-            "write": rates.part * parts + rates.part_token * written,
+            "write": rates.write_once + rates.part * parts + rates.part_token * written,
             "prefill": prefill,
             "decode": decode,
         },

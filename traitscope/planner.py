@@ -41,7 +41,7 @@ from traitscope.traits.vectors import Vector
 
 __all__ = ["Plan", "plan"]
 
-_ANSWERS = 3.0  # seconds for seeing how long answers get
+_ANSWERS = 5.0  # seconds for seeing how long answers get
 _FEW = 5  # answers of an earlier run that say more than a trial
 _OTHERS = 5000  # bytes of run.json and the events beside the suite and what is counted
 
@@ -167,6 +167,8 @@ class _Planner:
             step_row=steps.step_row,
             step_column=steps.step_column,
             opened=opened,
+            # a new run begins with its directions, two journals, run.json and their folders
+            write_once=commit.seconds_once + (0 if self.want.there else n_traits + 8) * commit.sync,
             part=commit.seconds,
             part_token=commit.seconds_token,
             memory=self._memory(model, amounts, steps, n_traits, len(keep)),

@@ -79,6 +79,7 @@ RATES = Rates(
     step_row=100.0,
     step_column=1000.0,
     opened=7.0,
+    write_once=0.25,
     part=4.0,
     part_token=0.5,
     memory=1_000_000,
@@ -100,7 +101,7 @@ def test_a_forecast_adds_up() -> None:
         "generate": 5.0 + 3.0 + 30.0 + 500.0 + 19_000.0,
         "replay": 10.0,
         "internals": 14.0,
-        "write": 4.0 * 5 + 0.5 * 108,
+        "write": 0.25 + 4.0 * 5 + 0.5 * 108,
         "prefill": 8.0,
         "decode": 19_530.0,
     }
