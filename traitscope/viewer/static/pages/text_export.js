@@ -21,7 +21,7 @@ export function csvOf({ text, columns, from, to }, lines) {
   const rows = [["position", "token_id", "text", "role", "part", "logprob", ...named]];
   for (const t of columns.slice(from, to)) {
     const values = lines.flatMap(({ measured }) => Array.from(measured.value.subarray(t * S, (t + 1) * S), numeral));
-    rows.push([t, tokens.id[t], tokens.text[t], tokens.role[t], tokens.part[t], numeral(tokens.logprob[t] ?? NaN), ...values]);
+    rows.push([t, tokens.id[t], guarded(tokens.text[t]), tokens.role[t], tokens.part[t], numeral(tokens.logprob[t] ?? NaN), ...values]);
   }
   return rows.map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }
@@ -34,6 +34,11 @@ function numeral(value) {
     if (Math.fround(short) === value) return String(short);
   }
   return String(Number(value.toPrecision(9)));
+}
+
+// no spreadsheet takes it for a formula: as `traitscope export` has it
+function guarded(text) {
+  return /^[=+\-@\t\r\n'\uff1d\uff0b\uff0d\uff20]/.test(text) ? `'${text}` : text;
 }
 
 function cell(value) {
