@@ -122,6 +122,13 @@ def test_the_file_stays_below_its_limit_and_says_what_is_left_out(
         assert not page.left_out and "Left out" not in page.text
 
 
+def test_long_words_count_as_well(tmp_path: Path) -> None:
+    texts = [Text(f"{i} {'long ' * 4000}?", (" so",)) for i in range(20)]
+    page = page_of(planted(tmp_path / "run", texts), max_mb=0.4)
+    assert len(page.text.encode()) <= 400_000
+    assert page.shown and page.left_out
+
+
 def test_what_the_report_talks_about_comes_first(tmp_path: Path) -> None:
     page = page_of(planted(tmp_path / "run", many(30)))
     names = [row.prompt.text for row in page.shown]
