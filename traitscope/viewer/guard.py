@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 __all__ = ["HEADERS", "Guard", "cookie_of", "host_name", "is_loopback"]
 
 HEADERS = {
-    # no 'unsafe-eval', no inline scripts; plotly writes inline styles and saves PNGs from blobs
+    # no script but the pages' own files; cells are coloured by inline styles, pictures are blobs
     "Content-Security-Policy": (
         "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
         "img-src 'self' data: blob:"

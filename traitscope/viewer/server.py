@@ -1,13 +1,12 @@
 """The application: pages, the modules and data they ask for, and the guard before it all.
 
 Files are served by name from a list made at the start, never from a path that was put together.
-plotly.js comes from the installed plotly package.  Each area's routes stand in a module of their
-own; a handler finds the runs in `request.app.state.runs`.
+Each area's routes stand in a module of their own; a handler finds the runs in
+`request.app.state.runs`.
 """
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -63,16 +62,12 @@ def make_app(runs: OpenRuns, *, token: str = "", hosts: frozenset[str] = frozens
 
 
 def _files() -> dict[str, Path]:
-    """Every file of the pages by its name, plotly.js among them."""
-    files = {
+    """Every file of the pages by its name."""
+    return {
         path.relative_to(STATIC).as_posix(): path
         for path in sorted(STATIC.rglob("*"))
         if path.suffix in _TYPES
     }
-    plotly = find_spec("plotly")  # without importing it, which takes a while
-    for folder in (plotly.submodule_search_locations or ()) if plotly else ():
-        files["plotly.min.js"] = Path(folder) / "package_data" / "plotly.min.js"
-    return files
 
 
 async def _index(request: Request) -> Response:
