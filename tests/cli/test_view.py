@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -132,19 +131,22 @@ def test_the_first_free_port_is_taken_where_none_is_asked_for(run: Path) -> None
         assert len(numbers) == 2 and FIRST_PORT <= numbers[0] < numbers[1] < FIRST_PORT + 20
 
 
-def test_the_browser_opens_when_the_server_answers(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    opened: list[str] = []
+def test_the_browser_opens_when_the_server_answers(run: Path) -> None:
+    code = """
+import urllib.request
+import webbrowser
 
-    def browse(url: str) -> bool:
-        opened.append(asked(url.replace("/?", "/api/runs?"))["runs"][0]["name"])
-        threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-        return True
+def browse(url):
+    print("opened", urllib.request.urlopen(url.replace("/?", "/api/runs?")).status, flush=True)
 
-    monkeypatch.setattr("webbrowser.open", browse)
-    assert command(["view", str(run), "--port", "0"]) == 0
-    assert opened == ["planted"]
+webbrowser.open = browse
+"""
+    with viewing(str(run), "--port", "0", code=code) as process:
+        assert first_line(process).startswith("1 run: ")
+        assert first_line(process) == "opened 200\n"
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+        assert process.returncode == 0
 
 
 def test_a_port_that_is_taken(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
