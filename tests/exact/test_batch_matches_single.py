@@ -34,7 +34,7 @@ LENGTHS = (3, 1, 44, 9, 1, 17, 2, 6)
 NEW_TOKENS = (9, 6, 4, 1, 12, 7, 11, 2)
 BATCHINGS = (
     Batching(rows=3, join=1, prefill_tokens=16),
-    Batching(rows=4, join=3),
+    Batching(rows=4, join=3, steps="bucketed"),
 )
 
 

@@ -19,7 +19,7 @@ from tests import tiny
 from traitscope import checkup
 from traitscope.checkup import Diagnosis, at_load, doctor
 from traitscope.core import Generation, GenerationConfig
-from traitscope.engine import decode, gumbel, noise_key
+from traitscope.engine import gumbel, noise_key, step
 from traitscope.engine.sampling import gap
 from traitscope.engine.slots import Slots, masks
 from traitscope.errors import InputError, MachineError, ModelError
@@ -82,7 +82,7 @@ def _twins(monkeypatch: pytest.MonkeyPatch, apart: float, nudge: float) -> Model
     hf = tiny.hf_model("llama")
     with torch.no_grad():
         hf.lm_head.weight[1::2] = hf.lm_head.weight[0::2] * (1 - apart)
-    own = decode.pick
+    own = step.pick
 
     def nudged(logits_BV: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
         if len(logits_BV) > 1:
@@ -90,7 +90,7 @@ def _twins(monkeypatch: pytest.MonkeyPatch, apart: float, nudge: float) -> Model
             logits_BV[:, 1::2] += nudge
         return own(logits_BV, *rest)
 
-    monkeypatch.setattr(decode, "pick", nudged)
+    monkeypatch.setattr(step, "pick", nudged)
     return Model.wrap(hf, tiny.tokenizer())
 
 
@@ -151,7 +151,7 @@ def test_a_mask_without_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
         wide = type("Wide", (), {"layer_types": config.layer_types, "sliding_window": 10**6})
         return masks(wide, position_BT, columns, dtype)
 
-    monkeypatch.setattr(decode, "masks", everything)
+    monkeypatch.setattr(step, "masks", everything)
     model = tiny.model("gemma2")
     assert failed(doctor(model)) == ["slots = a plain forward"]
     assert failed_at_load(model) == ["slots = a plain forward"]
@@ -161,21 +161,21 @@ def test_a_mask_without_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_dice_that_know_their_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    def by_row(logits: Tensor, key_B: Tensor, position_B: Tensor, config: Any) -> Any:
-        return pick(logits, key_B + torch.arange(len(key_B)), position_B, config)
+    def by_row(logits: Tensor, key_B: Tensor, position_B: Tensor, config: Any, *ask: Any) -> Any:
+        return pick(logits, key_B + torch.arange(len(key_B)), position_B, config, *ask)
 
-    pick = decode.pick
-    monkeypatch.setattr(decode, "pick", by_row)
+    pick = step.pick
+    monkeypatch.setattr(step, "pick", by_row)
     assert failed(doctor(tiny.model("llama"))) == ["sampled text = alone"]
 
 
 def test_dice_of_a_shared_generator(monkeypatch: pytest.MonkeyPatch) -> None:
-    def shared(logits: Tensor, key_B: Tensor, position_B: Tensor, config: Any) -> Any:
+    def shared(logits: Tensor, key_B: Tensor, position_B: Tensor, config: Any, *ask: Any) -> Any:
         noise = torch.randint(0, 2**40, key_B.shape) if config.temperature else 0
-        return pick(logits, key_B + noise, position_B, config)
+        return pick(logits, key_B + noise, position_B, config, *ask)
 
-    pick = decode.pick
-    monkeypatch.setattr(decode, "pick", shared)
+    pick = step.pick
+    monkeypatch.setattr(step, "pick", shared)
     assert failed(doctor(tiny.model("llama"))) == MORE
 
 

@@ -61,7 +61,8 @@ def test_no_tensor_of_tokens_by_vocabulary(monkeypatch: pytest.MonkeyPatch) -> N
         return real(self, h_ND)
 
     monkeypatch.setattr(Anatomy, "logits", logits)
-    monkeypatch.setattr(logprob, "PIECE", 4)
+    monkeypatch.setattr(logprob, "LEAST", 4)
+    monkeypatch.setattr(logprob, "BYTES", 0)
     ids = [[*range(10)], [1, 2, 3]]
     list(score_texts(tiny, ids, directions(tiny), logprobs=True))
     assert max(seen) <= 4

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.tiny import EXTRA, hf_model, model, tokenizer
-from traitscope.engine import agreement, decode
+from traitscope.engine import agreement, step
 from traitscope.engine.slots import SlotLayer, Slots, masks
 from traitscope.errors import ModelError
 from traitscope.models import FAMILIES, Model, dissect, prove, tolerance
@@ -288,7 +288,7 @@ def test_agreement_notices_a_mask_that_leaks(
     monkeypatch: pytest.MonkeyPatch, wrong: Callable[..., Any]
 ) -> None:
     subject = model("gpt2")
-    monkeypatch.setattr(decode, "masks", wrong)
+    monkeypatch.setattr(step, "masks", wrong)
     assert not all(proof.held for proof in agreement(subject))
 
 
@@ -300,16 +300,16 @@ def test_agreement_notices_a_window_that_is_forgotten(monkeypatch: pytest.Monkey
         made = masks(config, position, columns, dtype)
         return dict.fromkeys(made, made["full_attention"])
 
-    monkeypatch.setattr(decode, "masks", wrong)
+    monkeypatch.setattr(step, "masks", wrong)
     assert not all(proof.held for proof in agreement(subject))
 
 
 def test_agreement_notices_positions_that_are_off(monkeypatch: pytest.MonkeyPatch) -> None:
     subject = model("llama")
-    plain = decode._Loop._forward
+    plain = step.Step.forward
 
     def wrong(self: Any, ids: Tensor, position: Tensor, columns: int) -> Tensor:
         return plain(self, ids, position * 2, columns)
 
-    monkeypatch.setattr(decode._Loop, "_forward", wrong)
+    monkeypatch.setattr(step.Step, "forward", wrong)
     assert not all(proof.held for proof in agreement(subject))

@@ -552,18 +552,18 @@ class Failing:
     """The engine's forward, which raises `error` at the calls that are named."""
 
     def __init__(self, patch: pytest.MonkeyPatch, error: BaseException, *at: int) -> None:
-        from traitscope.engine import decode
+        from traitscope.engine.step import Step
 
-        forward = decode._Loop._forward
+        forward = Step.forward
         self.calls = 0
 
-        def failing(loop: Any, *args: Any) -> Any:
+        def failing(step: Any, *args: Any) -> Any:
             self.calls += 1
             if self.calls in at or not at:
                 raise error
-            return forward(loop, *args)
+            return forward(step, *args)
 
-        patch.setattr(decode._Loop, "_forward", failing)
+        patch.setattr(Step, "forward", failing)
 
 
 @pytest.fixture

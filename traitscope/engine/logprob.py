@@ -12,14 +12,14 @@ from traitscope.models import Anatomy
 
 __all__ = ["own_logprob"]
 
-PIECE = 512  # tokens whose logits exist at once
+LEAST, BYTES = 128, 16 << 20  # the tokens, and about the bytes, of logits that exist at once
 
 
 def own_logprob(anatomy: Anatomy, h_ND: Tensor, next_N: Tensor) -> Tensor:
     """ln p of each next token [N], from the final-normed states of the tokens before them."""
+    piece = max(LEAST, BYTES // (4 * int(anatomy.config.vocab_size)))
     parts = [torch.empty(0, device=h_ND.device)]
-    for start in range(0, len(next_N), PIECE):
-        logits_NV = anatomy.logits(h_ND[start : start + PIECE])
-        picked_N = logits_NV.gather(1, next_N[start : start + PIECE, None])[:, 0]
-        parts.append(picked_N - logits_NV.logsumexp(dim=-1))
+    for start in range(0, len(next_N), piece):
+        logprob_NV = anatomy.logits(h_ND[start : start + piece]).log_softmax(dim=-1)
+        parts.append(logprob_NV.gather(1, next_N[start : start + piece, None])[:, 0])
     return torch.cat(parts)

@@ -52,18 +52,23 @@ def gumbel(key_B: Tensor, position_B: Tensor, token_BC: Tensor) -> Tensor:
 
 
 def pick(
-    logits_BV: Tensor, key_B: Tensor, position_B: Tensor, config: GenerationConfig
+    logits_BV: Tensor,
+    key_B: Tensor,
+    position_B: Tensor,
+    config: GenerationConfig,
+    ask: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """The next token [B] and its log probability [B] under the model itself.
 
     `logits_BV` float32; `position_B` is the position that the new token will have.  The log
     probability is natural, at temperature 1 with nothing truncated, whatever was used to draw.
+    `ask` False never waits for the host: a nucleus is then taken from a full sort at once.
     """
-    logprob_BV = torch.log_softmax(logits_BV, dim=-1)
+    logprob_BV = torch.log_softmax(logits_BV, dim=-1)  # one pass: half of what logsumexp takes
     if config.temperature == 0:
         token_B = logits_BV.argmax(dim=-1)
     else:
-        token_B = _draw(logprob_BV, key_B, position_B, config)
+        token_B = _draw(logprob_BV, key_B, position_B, config, ask)
     return token_B, logprob_BV.gather(1, token_B[:, None])[:, 0]
 
 
@@ -80,14 +85,18 @@ def gap(logits_V: Tensor, generation: Generation, position: int, config: Generat
 
 
 def _draw(
-    logprob_BV: Tensor, key_B: Tensor, position_B: Tensor, config: GenerationConfig
+    logprob_BV: Tensor, key_B: Tensor, position_B: Tensor, config: GenerationConfig, ask: bool
 ) -> Tensor:
-    noisy_BC, token_BC = _noisy(logprob_BV, key_B, position_B, config)
+    noisy_BC, token_BC = _noisy(logprob_BV, key_B, position_B, config, ask)
     return token_BC.gather(1, noisy_BC.argmax(dim=-1, keepdim=True))[:, 0]
 
 
 def _noisy(
-    logprob_BV: Tensor, key_B: Tensor, position_B: Tensor, config: GenerationConfig
+    logprob_BV: Tensor,
+    key_B: Tensor,
+    position_B: Tensor,
+    config: GenerationConfig,
+    ask: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Perturbed log-weights and ids [B, C] of the candidates."""
     vocabulary = logprob_BV.shape[1]
@@ -96,11 +105,14 @@ def _noisy(
         every_BV = torch.arange(vocabulary, device=logprob_BV.device).expand_as(logprob_BV)
         noisy_BV = logprob_BV / config.temperature + gumbel(key_B, position_B, every_BV)
         return noisy_BV, every_BV
-    weight_BC, token_BC = _candidates(logprob_BV / config.temperature, top_k, config.top_p)
+    weight_BV = logprob_BV / config.temperature
+    weight_BC, token_BC = _candidates(weight_BV, top_k, config.top_p, ask)
     return weight_BC + gumbel(key_B, position_B, token_BC), token_BC
 
 
-def _candidates(weight_BV: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
+def _candidates(
+    weight_BV: Tensor, top_k: int, top_p: float, ask: bool = True
+) -> tuple[Tensor, Tensor]:
     """Log-weights and ids [B, C], best first, -inf where truncated.
 
     The token that crosses `top_p` is kept.  top_p is taken of what top_k leaves, as transformers
@@ -114,7 +126,8 @@ def _candidates(weight_BV: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Te
         return best_BC, token_BC
     pool_B1 = (best_BC if top_k < vocabulary else weight_BV).logsumexp(dim=-1, keepdim=True)
     before_BC = _mass_before(best_BC, pool_B1)
-    if width not in (vocabulary, top_k) and not bool((before_BC[:, -1] >= top_p).all()):
+    enough = width in (vocabulary, top_k)
+    if not enough and not (ask and bool((before_BC[:, -1] >= top_p).all())):
         best_BC, token_BC = weight_BV.sort(dim=-1, descending=True, stable=True)
         before_BC = _mass_before(best_BC, pool_B1)
     return best_BC.masked_fill(before_BC >= top_p, float("-inf")), token_BC

@@ -11,7 +11,7 @@ Legend: B rows, T tokens of this forward, H key-value heads, C columns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 __all__ = ["Slots", "masks"]
+
+_MOST_HEADS = 1024  # key-value heads of one block
 
 
 @dataclass
@@ -30,6 +32,7 @@ class _Forward:
     offset: int = 0  # prefill: the column of the first token
     position_B: Tensor | None = None  # decode: the column of each row's token
     columns: int = 0  # columns in use after it
+    places: dict[tuple[int, torch.device], Tensor] = field(default_factory=dict)
 
 
 class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not followed
@@ -63,11 +66,12 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not f
             if now.position_B is None:
                 store[used, :, now.offset : now.offset + new.shape[2]] = new
             else:
-                row_B = self._owner.row_index[: now.rows].to(new.device)
-                store[row_B, :, now.position_B.to(new.device)] = new[:, :, 0]
+                width = new.shape[3]
+                place_N = self._owner.places(new.shape[1], new.device)
+                store.view(-1, width).index_copy_(0, place_N, new.reshape(-1, width))
         return self.keys[used, :, : now.columns], self.values[used, :, : now.columns]
 
-    def move(self, source: int, target: int, columns: int) -> None:
+    def copy(self, source: int, target: int, columns: int) -> None:
         for store in (self.keys, self.values):
             store[target, :, :columns] = store[source, :, :columns]
 
@@ -88,6 +92,7 @@ class Slots(Cache):  # type: ignore[misc]  # transformers is not followed
         super().__init__(layers=[SlotLayer(self) for _ in range(n_blocks)])
         self.rows, self.columns = rows, columns
         self.row_index = torch.arange(rows, device=device)
+        self.head_index = torch.arange(_MOST_HEADS, device=device)
         self.now = _Forward()
 
     def prefill(self, first: int, rows: int, offset: int, tokens: int) -> None:
@@ -100,8 +105,29 @@ class Slots(Cache):  # type: ignore[misc]  # transformers is not followed
 
     def move(self, source: int, target: int, columns: int) -> None:
         """Row `source` takes the place of row `target`."""
+        self._copy(source, target, columns)
+
+    def share(self, source: int, target: int, columns: int) -> None:
+        """Row `target` begins as row `source` does: the same first `columns` tokens."""
+        self._copy(source, target, columns)
+
+    @torch.inference_mode()
+    def _copy(self, source: int, target: int, columns: int) -> None:
         for layer in self.layers:
-            layer.move(source, target, columns)
+            layer.copy(source, target, columns)
+
+    def places(self, heads: int, device: torch.device) -> Tensor:
+        """Where this step writes, for a store seen as [rows * heads * columns, dh]: [B * heads].
+
+        One flat index for all blocks of a kind: several times as fast as indexing row and column.
+        """
+        now = self.now
+        assert now.position_B is not None
+        if (heads, device) not in now.places:
+            lane_BH = self.row_index[: now.rows, None] * heads + self.head_index[:heads]
+            place_BH = lane_BH * self.columns + now.position_B[:, None]
+            now.places[heads, device] = place_BH.flatten().to(device)
+        return now.places[heads, device]
 
 
 def masks(config: Any, position_BT: Tensor, columns: int, dtype: torch.dtype) -> Any:
@@ -115,6 +141,7 @@ def masks(config: Any, position_BT: Tensor, columns: int, dtype: torch.dtype) ->
     column_C = torch.arange(columns, device=position_BT.device)
     ahead_BTC = column_C > position_BT[..., None]
     window = int(getattr(config, "sliding_window", None) or 0)  # 0: none
+    chunk = int(getattr(config, "attention_chunk_size", None) or 0)
 
     def additive(hidden_BTC: Tensor) -> Tensor:
         zero = torch.zeros((), dtype=dtype, device=hidden_BTC.device)
@@ -124,11 +151,19 @@ def masks(config: Any, position_BT: Tensor, columns: int, dtype: torch.dtype) ->
         if kind == "sliding_attention":
             return ahead_BTC | (column_C <= position_BT[..., None] - window)
         if kind == "chunked_attention":
-            chunk = int(config.attention_chunk_size)
             return ahead_BTC | (column_C // chunk != position_BT[..., None] // chunk)
         return ahead_BTC
 
+    def mask(kind: str) -> Tensor:
+        span = {"sliding_attention": window, "chunked_attention": chunk}.get(kind, 0)
+        if columns <= span:  # nothing is out of sight yet: the same for every kind
+            kind = "full_attention"
+        if kind not in made:
+            made[kind] = additive(hidden(kind))
+        return made[kind]
+
+    made: dict[str, Tensor] = {}
     kinds = set(getattr(config, "layer_types", None) or ())
     if not kinds:
-        return additive(hidden("sliding_attention" if window else "full_attention"))
-    return {kind: additive(hidden(kind)) for kind in kinds}
+        return mask("sliding_attention" if window else "full_attention")
+    return {kind: mask(kind) for kind in kinds}

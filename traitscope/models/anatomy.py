@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from traitscope.core import Site, sites_of
@@ -65,8 +64,8 @@ class Anatomy:
         logits_NV: Tensor = self.head(h_ND).to(h_ND.device)  # it may stand on another
         if self.logit_scale != 1.0:
             logits_NV = logits_NV * self.logit_scale
-        if self.logit_softcap is not None:
-            logits_NV = torch.tanh(logits_NV / self.logit_softcap) * self.logit_softcap
+        if self.logit_softcap is not None:  # in place: on a CPU new memory costs more than the tanh
+            logits_NV = (logits_NV / self.logit_softcap).tanh_().mul_(self.logit_softcap)
         return logits_NV.float()
 
 

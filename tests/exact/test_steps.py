@@ -1,0 +1,123 @@
+"""Steps of fixed shapes, recorded and replayed, give what plain steps give; where they do not,
+plain steps are made and the reason is kept.
+
+A recorder stands in for a CUDA graph: it plays a step into the same tensors every time, as a graph
+does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from tests.exact.reference import GREEDY, NUCLEUS, assert_same, directions, model, requests
+from traitscope.core import GenerationConfig, Trace
+from traitscope.engine import Batching, Clock, generate
+from traitscope.engine import step as steps
+from traitscope.engine.step import COLUMNS, BucketedStep, Made
+
+LENGTHS, NEW_TOKENS = (3, 1, 44, 9, 1, 17, 2, 6, 120), (9, 6, 4, 1, 12, 7, 11, 2, 30)
+
+
+def made(kind: str, config: GenerationConfig, clock: Clock | None = None) -> list[Trace]:
+    subject, wanted = model("gemma2"), requests(LENGTHS, NEW_TOKENS)
+    batching = Batching(rows=5, join=2, steps=kind)  # type: ignore[arg-type]
+    traces = generate(subject, wanted, directions(subject), config, batching, clock)
+    return sorted(traces, key=lambda trace: trace.generation)
+
+
+class Tape:
+    """Plays what was recorded into the tensors of the recording."""
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __call__(self, compute: Callable[[], Made]) -> Callable[[], Made]:
+        with torch.inference_mode():
+            token_B, numbers_BW = (part.clone() for part in compute())
+        self.shapes.append(tuple(numbers_BW.shape))
+
+        def replay() -> Made:
+            for still, fresh in zip((token_B, numbers_BW), compute(), strict=True):
+                still.copy_(fresh)
+            return token_B, numbers_BW
+
+        return replay
+
+
+WHOLE_NUCLEUS = GenerationConfig(temperature=1.3, top_p=0.97, seed=3)  # beyond the first candidates
+
+
+@pytest.mark.parametrize("config", [GREEDY, NUCLEUS, WHOLE_NUCLEUS])
+def test_recorded_steps_are_plain_steps(
+    monkeypatch: pytest.MonkeyPatch, config: GenerationConfig
+) -> None:
+    tape, clock = Tape(), Clock()
+    monkeypatch.setattr(steps, "_cuda_graph", tape)
+    for recorded, plain in zip(made("recorded", config, clock), made("plain", config), strict=True):
+        assert_same(model("gemma2"), recorded, plain, config)
+    assert clock.plain_steps == ""
+    assert {rows for rows, _ in tape.shapes} <= {1, 2, 4, 5}
+    assert len(tape.shapes) < clock.steps / 2  # shapes are few, and each is recorded once
+
+
+def test_columns_come_in_buckets_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[int] = set()
+    real = BucketedStep._compute
+
+    def compute(self: BucketedStep, n: int, columns: int) -> Made:
+        seen.add(columns)
+        return real(self, n, columns)
+
+    monkeypatch.setattr(BucketedStep, "_compute", compute)
+    made("bucketed", GREEDY)
+    assert seen == {COLUMNS, 2 * COLUMNS}  # the longest text has 150 tokens
+
+
+def test_what_cannot_be_recorded_is_made_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(compute: Callable[[], Made]) -> Callable[[], Made]:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(steps, "_cuda_graph", refuse)
+    clock = Clock()
+    for trace, plain in zip(made("recorded", GREEDY, clock), made("plain", GREEDY), strict=True):
+        assert_same(model("gemma2"), trace, plain, GREEDY)
+    assert "not permitted when stream is capturing" in clock.plain_steps
+
+
+def test_a_recording_that_is_not_the_step_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(compute: Callable[[], Made]) -> Callable[[], Made]:
+        def replay() -> Made:
+            token_B, numbers_BW = compute()
+            return token_B, numbers_BW * 1.5
+
+        return replay
+
+    monkeypatch.setattr(steps, "_cuda_graph", wrong)
+    clock = Clock()
+    for trace, plain in zip(made("recorded", GREEDY, clock), made("plain", GREEDY), strict=True):
+        assert_same(model("gemma2"), trace, plain, GREEDY)
+    assert "not the plain one" in clock.plain_steps
+
+
+def test_out_of_memory_is_not_a_reason_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(compute: Callable[[], Made]) -> Callable[[], Made]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(steps, "_cuda_graph", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        made("recorded", GREEDY)
+
+
+def test_without_directions_nothing_is_tapped() -> None:
+    """Capture off: the same texts and log probabilities, no sites."""
+    subject, wanted = model("gemma2"), requests(LENGTHS, NEW_TOKENS)
+    bare = list(generate(subject, wanted, None, GREEDY, Batching(5)))
+    for trace, full in zip(
+        sorted(bare, key=lambda t: t.generation), made("plain", GREEDY), strict=True
+    ):
+        assert trace.token_ids.tolist() == full.token_ids.tolist()
+        torch.testing.assert_close(trace.logprob, full.logprob, atol=1e-4, rtol=0, equal_nan=True)
+        assert trace.score.shape == (len(full.token_ids), 0, 0)

@@ -1,0 +1,92 @@
+"""Which texts are prefilled together, and what they need not read again.
+
+Prompts that begin in the same way are read once: samples of one prompt share all of it, prompts
+under one system prompt its tokens.  What is left goes together in pieces with little padding.
+Pure: ids and lengths in, an order out; numbers and cache are the loop's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+__all__ = ["LEAST", "Joining", "arranged", "pieces"]
+
+LEAST = 32  # fewer tokens are not worth a forward of their own, unless nothing else is left
+_STEP = 64  # texts whose shares differ by less go together, with the smaller share
+
+Ids = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Joining:
+    """Text `index` of those that join: the first `shared` positions come from the row `place`."""
+
+    index: int
+    place: int = -1
+    shared: int = 0
+
+
+def arranged(there: Sequence[Ids] | None, joining: Sequence[Ids]) -> list[list[Joining]]:
+    """Texts that join, in groups that are prefilled together, in the order of their places.
+
+    `there` are the prompts of the rows 0, 1, ... that are live; joining texts get the next places
+    in the order of the result.  Those of a group share equally much.  Without `there` (None)
+    nothing is shared.
+    """
+    if there is None:
+        return [[Joining(i) for i in range(len(joining))]]
+    donors, whole, sharing = list(there), list[Joining](), list[Joining]()
+    for index, ids in enumerate(joining):
+        shared, place = max(((_shared(d, ids), -p) for p, d in enumerate(donors)), default=(0, 0))
+        if shared and (shared >= LEAST or shared == len(ids) - 1):
+            sharing.append(Joining(index, -place, shared))
+        else:  # its place is known: those that share nothing come first
+            whole.append(Joining(index))
+            donors.append(ids)
+    return ([whole] if whole else []) + list(_groups(sharing, joining))
+
+
+def _groups(sharing: list[Joining], joining: Sequence[Ids]) -> Iterator[list[Joining]]:
+    """Those with nothing left to read, then the others by how much they share."""
+
+    def kind(one: Joining) -> tuple[bool, int]:
+        left = len(joining[one.index]) - 1 - one.shared
+        return (left > 0, one.shared // _STEP if left else one.shared)
+
+    for _, group in groupby(sorted(sharing, key=kind), key=kind):
+        members = list(group)
+        least = min(one.shared for one in members)
+        yield [Joining(one.index, one.place, least) for one in members]
+
+
+def _shared(some: Ids, ids: Ids) -> int:
+    """How many positions two prompts have in common, with what each says of the next token.
+
+    The last token of a prompt is not prefilled, and the last common one is followed by
+    different tokens: neither counts.
+    """
+    most = min(len(some), len(ids))
+    low = min(LEAST, most)
+    if some[:low] != ids[:low]:  # too little, or not the whole of the shorter one
+        return 0
+    n = low
+    while n < most and some[n] == ids[n]:
+        n += 1
+    return n - 1
+
+
+def pieces(left: Sequence[int], most: int, padding: int) -> list[slice]:
+    """Cut texts with so many tokens left to read, in descending order, into forwards.
+
+    A forward has at most `most` tokens with its padding (but one text at least), and about
+    `padding` tokens of padding: what it costs to make a forward more.
+    """
+    found, start, waste = [], 0, 0
+    for i, tokens in enumerate(left):
+        waste += left[start] - tokens
+        if i > start and (waste > padding or (i + 1 - start) * left[start] > most):
+            found.append(slice(start, i))
+            start, waste = i, 0
+    return [*found, slice(start, len(left))]

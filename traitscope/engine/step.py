@@ -1,0 +1,188 @@
+"""One decode step, all on the device: forward, projection, the next token.
+
+`Step` owns what the device knows of the live rows (the id to feed, its position, the noise key)
+and makes a step of the first n of them.  Nothing in a step waits for the host, so that it can be
+recorded: `BucketedStep` runs steps of a few fixed shapes, which a CUDA graph replays in one
+launch, and which a device that caches every shape (MPS) does not drown in.  Both give the same
+numbers.  This module does not know texts, when they end, or who reads the numbers.
+
+Legend: B rows, T tokens, D model width, W = 1 + S + S * K + X numbers per token (own log
+probability of the next token, norms, scores, kept states).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from traitscope.core import GenerationConfig
+from traitscope.engine.sampling import pick
+from traitscope.engine.slots import Slots, masks
+from traitscope.models import Model, Scores
+
+__all__ = ["COLUMNS", "BucketedStep", "Made", "Step", "packed", "step_for"]
+
+Made = tuple[Tensor, Tensor]  # the next token [B] and the numbers [B, W]
+Recorder = Callable[[Callable[[], Made]], Callable[[], Made]]
+
+COLUMNS = 128  # bucketed steps look at a multiple of this many columns
+_ALLOWED = 1e-2  # of the largest number: rounding in narrow dtypes is inside, stale buffers not
+
+
+def packed(logprob_BT: Tensor, scores: Scores | None) -> Tensor:
+    """A forward's numbers [B, T, W], side by side: one copy takes them to the host."""
+    if scores is None:
+        return logprob_BT[..., None]
+    score_BTSK, norm_BTS = scores.read()
+    parts = [logprob_BT[..., None], norm_BTS, score_BTSK.flatten(2)]
+    return torch.cat(parts + ([scores.kept_BTX()] if scores.keep else []), dim=2)
+
+
+class Step:
+    """Steps of the first n rows, whatever n; the plain way, the reference of the other."""
+
+    def __init__(self, model: Model, slots: Slots, scores: Scores | None, config: GenerationConfig):
+        self.model, self.slots, self.scores, self.config = model, slots, scores, config
+        self.refused = ""  # why steps are not recorded though they should be
+        self.ask = True  # sampling may ask the host whether its first candidates suffice
+        zeros = torch.zeros(slots.rows, dtype=torch.int64, device=model.device)
+        self.id_B, self.position_B, self.key_B = zeros, zeros.clone(), zeros.clone()
+
+    @torch.inference_mode()
+    def enter(self, first: int, ids: list[int], positions: list[int], keys: list[int]) -> None:
+        """Rows from `first` on begin with these ids at these positions."""
+        device, rows = self.id_B.device, slice(first, first + len(ids))
+        for state_B, values in (
+            (self.id_B, ids),
+            (self.position_B, positions),
+            (self.key_B, keys),
+        ):
+            state_B[rows] = torch.tensor(values, dtype=torch.int64).to(device)
+
+    @torch.inference_mode()
+    def move(self, source: int, target: int) -> None:
+        for state_B in (self.id_B, self.position_B, self.key_B):
+            state_B[target] = state_B[source]
+
+    @torch.inference_mode()
+    def __call__(self, n: int, columns: int) -> Made:
+        """Feed rows 0..n-1 once, looking at `columns`; they go on to the token that comes next."""
+        token_B, numbers_BW = self._make(n, columns)
+        self.id_B[:n] = token_B
+        self.position_B[:n] += 1
+        return token_B, numbers_BW
+
+    def forward(self, id_BT: Tensor, position_BT: Tensor, columns: int) -> Tensor:
+        """Final-normed states [B, T, D]; taps fill their sink on the way."""
+        out = self.model.anatomy.stack(
+            input_ids=id_BT,
+            attention_mask=masks(self.model.anatomy.config, position_BT, columns, self.model.dtype),
+            position_ids=position_BT,
+            past_key_values=self.slots,
+            use_cache=True,
+        )
+        # a model may span several devices, ids and numbers stay on one
+        return out[0].to(id_BT.device)  # type: ignore[no-any-return]  # untyped outputs
+
+    def _make(self, n: int, columns: int) -> Made:
+        return self._compute(n, columns)
+
+    def _compute(self, n: int, columns: int) -> Made:
+        position_B = self.position_B[:n]
+        self.slots.decode(position_B, columns)
+        h_BTD = self.forward(self.id_B[:n, None], position_B[:, None], columns)
+        logits_BV = self.model.anatomy.logits(h_BTD[:, 0])
+        token_B, logprob_B = pick(logits_BV, self.key_B[:n], position_B + 1, self.config, self.ask)
+        return token_B, packed(logprob_B[:, None], self.scores)[:, 0]
+
+
+class BucketedStep(Step):
+    """Steps in few shapes: rows a power of two, columns a multiple of 128.
+
+    `record` turns the making of one shape's step into its replay; what it gives is copied at
+    once, since a replay writes where the one before did.  Rows beyond n are fed as well, into
+    slots that nobody reads.  Where a recording fails or is not the plain step, all is plain from
+    then on, and `refused` says why.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        slots: Slots,
+        scores: Scores | None,
+        config: GenerationConfig,
+        record: Recorder,
+    ):
+        super().__init__(model, slots, scores, config)
+        self.ask = False
+        self._record = record
+        self._replays: dict[tuple[int, int], Callable[[], Made]] = {}
+
+    def _make(self, n: int, columns: int) -> Made:
+        rows = min(1 << (n - 1).bit_length(), self.slots.rows)
+        columns = min(-(-columns // COLUMNS) * COLUMNS, self.slots.columns)
+        if not self.refused and (rows, columns) not in self._replays:
+            self._replays[rows, columns] = self._recorded(rows, columns, n)
+        if self.refused:
+            return self._compute(n, columns)
+        token_B, numbers_BW = self._replays[rows, columns]()
+        return token_B[:n].clone(), numbers_BW[:n].clone()
+
+    def _recorded(self, rows: int, columns: int, n: int) -> Callable[[], Made]:
+        # places that nobody holds keep old positions, which must stay inside the slots
+        self.position_B[n:].clamp_(max=self.slots.columns - 1)
+
+        def compute() -> Made:
+            return self._compute(rows, columns)
+
+        _, plain_BW = compute()
+        try:
+            replay = self._record(compute)
+            _, again_BW = replay()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # what torch raises where a step cannot be captured
+            self.refused = f"a step could not be recorded: {error}"
+            return compute
+        apart = float((again_BW[:n] - plain_BW[:n]).abs().max())
+        if not apart <= _ALLOWED * float(plain_BW[:n].abs().max()):
+            self.refused = f"a recorded step is not the plain one: {apart:.1e} apart"
+        return replay
+
+
+def step_for(
+    model: Model, slots: Slots, scores: Scores | None, config: GenerationConfig, kind: str = "auto"
+) -> Step:
+    """The kind of step that suits the model's device: "plain", "bucketed" or (CUDA) "recorded"."""
+    if kind == "auto":
+        kind = {"cuda": "recorded", "mps": "bucketed"}.get(model.device.type, "plain")
+        if kind == "recorded" and model.anatomy.family.experts:
+            kind = "plain"  # choosing experts waits for the host
+    if kind == "plain":
+        return Step(model, slots, scores, config)
+    record = _cuda_graph if kind == "recorded" else _as_it_is
+    return BucketedStep(model, slots, scores, config, record)
+
+
+def _as_it_is(compute: Callable[[], Made]) -> Callable[[], Made]:
+    return compute
+
+
+def _cuda_graph(compute: Callable[[], Made]) -> Callable[[], Made]:
+    """A step as one CUDA graph: warmed up beside the stream, captured, then replayed."""
+    beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    beside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(beside):
+        compute()  # libraries make their workspaces here, not in the capture
+    torch.cuda.current_stream().wait_stream(beside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        made = compute()
+
+    def replay() -> Made:
+        graph.replay()
+        return made
+
+    return replay
