@@ -1,0 +1,126 @@
+"""traitscope as a contestant: texts and scores by its public engine, given prompts' ids.
+
+`texts` and `scores` come back in the order of the prompts, whatever order the engine finished in,
+so that they can be held against those of others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from traitscope.core import Float32, Generation, GenerationConfig, prompt_id_of
+from traitscope.engine import Batching, Clock, Request, decode, generate, score_texts
+from traitscope.models import Anatomy, Model, Scores, Taps
+from traitscope.models.taps import Sink
+
+__all__ = ["Made", "answers", "directions", "replayed", "streamed", "streamed_replay", "uncaptured"]
+
+
+@dataclass(frozen=True)
+class Made:
+    """New ids of each prompt, and scores [T, S, K] of all of its tokens."""
+
+    texts: list[list[int]]
+    scores: list[Float32]
+    norms: list[Float32]
+
+
+def directions(model: Model, traits: int, seed: int = 0) -> Float32:
+    """Random unit directions [S, D, K]."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(len(model.sites), model.anatomy.d_model, traits, generator=generator)
+    unit: Float32 = torch.nn.functional.normalize(drawn, dim=1).numpy()
+    return unit
+
+
+def requests(prompts: Sequence[Sequence[int]], new: int) -> list[Request]:
+    return [
+        Request(Generation(prompt_id_of(list(ids)), at), tuple(ids), new)
+        for at, ids in enumerate(prompts)
+    ]
+
+
+def answers(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    direction_SDK: Float32,
+    new: int,
+    batching: Batching,
+    clock: Clock | None = None,
+) -> Made:
+    """Greedy texts of at most `new` tokens, with all scores."""
+    config = GenerationConfig(max_new_tokens=new, temperature=0)
+    asked = requests(prompts, new)
+    found = list(generate(model, asked, direction_SDK, config, batching, clock))
+    found.sort(key=lambda trace: trace.generation.sample)
+    return Made(
+        [trace.token_ids[trace.n_prompt :].tolist() for trace in found],
+        [trace.score for trace in found],
+        [trace.norm for trace in found],
+    )
+
+
+def replayed(model: Model, texts: Sequence[Sequence[int]], direction_SDK: Float32) -> Made:
+    """Scores of finished texts, without log probabilities."""
+    found = sorted(score_texts(model, texts, direction_SDK), key=lambda scored: scored.index)
+    return Made([], [each.score for each in found], [each.norm for each in found])
+
+
+def streamed(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    direction_SDK: Float32,
+    new: int,
+    batching: Batching,
+) -> int:
+    """As `answers`, but every trace is let go as it comes; the number of them."""
+    config = GenerationConfig(max_new_tokens=new, temperature=0)
+    return sum(1 for _ in generate(model, requests(prompts, new), direction_SDK, config, batching))
+
+
+def streamed_replay(model: Model, texts: Sequence[Sequence[int]], direction_SDK: Float32) -> int:
+    return sum(1 for _ in score_texts(model, texts, direction_SDK))
+
+
+# --- without capture -----------------------------------------------------------------------------
+
+
+class _NoTaps(Taps):
+    """Tells its sink that a forward began, and reads nothing."""
+
+    def __init__(self, anatomy: Anatomy, sink: Sink) -> None:
+        self.sink = sink
+        self._handles = []
+        self._shape = torch.Size()
+        self._on_input(anatomy.blocks[0].module, 0)
+
+
+class _NoScores(Scores):
+    """Numbers of no site: [B, T, 0, 0] and [B, T, 0]."""
+
+    def start(self) -> None:
+        pass
+
+    def take(self, site: int, h_BTD: Tensor) -> None:
+        self._shape = (h_BTD.shape[0], h_BTD.shape[1])
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        return torch.zeros(*self._shape, 0, 0), torch.zeros(*self._shape, 0)
+
+
+def uncaptured(
+    model: Model, prompts: Sequence[Sequence[int]], new: int, batching: Batching
+) -> list[list[int]]:
+    """The engine's own loop with nothing tapped: what capture is held against.
+
+    The engine has no such mode, since it would be of no use; its taps are taken out for the time.
+    """
+    nowhere = np.zeros((0, model.anatomy.d_model, 0), dtype=np.float32)
+    with mock.patch.multiple(decode, Taps=_NoTaps, Scores=_NoScores):
+        return answers(model, prompts, nowhere, new, batching).texts

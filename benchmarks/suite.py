@@ -1,0 +1,181 @@
+"""The overnight work: 24 prompts, 50 new tokens each, every site, in one batch.
+
+Contestants: traitscope with and without capture; `generate` without capture, and with
+`output_hidden_states` projected afterwards; each peer; and the usual script, one prompt at a time.
+Loading is outside all of them, but for the usual script, whose loads are measured apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from benchmarks import common, ours, plain, usual
+from benchmarks.common import Contestant, Options, Table, Took, clocked, finish, options, timed
+from benchmarks.ending import EOS
+from benchmarks.peers.client import listed, peers
+from benchmarks.shapes import SHAPES, Shape, build, folder, prompts, wrapped
+from traitscope.engine import Batching
+from traitscope.models import Model
+
+ROWS, NEW, TRAITS, TRAITS_OF_THE_SUITE = 24, 50, 8, 4
+BASE = "generate, no capture"
+
+
+def main() -> None:
+    asked = options(__doc__.splitlines()[0], rounds=5)
+    if asked.quick:
+        plan = [("tiny", "float32")]
+    else:
+        plan = [("framework", "float32"), ("130m", "float32"), ("130m", "bfloat16")]
+    tables, figures = [], {}
+    for name, dtype in plan:
+        shape = SHAPES[name]
+        hf = build(shape, getattr(torch, dtype))
+        # seconds are short there, and so more rounds are affordable
+        more = dataclasses.replace(asked, rounds=asked.rounds * (3 if name == "framework" else 1))
+        with TemporaryDirectory() as place:
+            saved = folder(shape, hf, Path(place))
+            table, figure = batched(shape, hf, dtype, saved, more)
+            tables.append(table)
+            figures[f"{name} {dtype}"] = figure
+            if dtype == "float32" and name != "framework":
+                table, figure = one_by_one(shape, hf, saved, asked)
+                tables.append(table)
+                figures["usual"] = figure
+    if not asked.quick:
+        table, figures["gemma-2-2b bfloat16"] = large(asked)
+        tables.append(table)
+    finish("suite", asked, tables, figures)
+
+
+# --- one batch -----------------------------------------------------------------------------------
+
+
+def batched(
+    shape: Shape, hf: Any, dtype: str, saved: Path, asked: Options
+) -> tuple[Table, dict[str, Any]]:
+    model, asks = wrapped(shape, hf), prompts(shape, ROWS, 5, 30)
+    direction_SDK = ours.directions(model, TRAITS)
+    made = ours.answers(model, asks, direction_SDK, NEW, Batching(ROWS))
+    notes = [verify(hf, made, asks, dtype)]
+    contestants = [
+        timed(BASE, lambda: plain.generated(hf, asks, NEW)),
+        *own(model, asks, direction_SDK),
+        timed(
+            "generate, output_hidden_states, then project",
+            lambda: plain.with_states(hf, asks, NEW, torch.from_numpy(direction_SDK)),
+        ),
+    ]
+    with peers(saved, dtype, shape.blocks, direction_SDK, asked) as (workers, missing):
+        for worker in workers:
+            if wrong := worker.check("generate", [asks], {"new": NEW}, made):
+                missing[worker.peer.name] = wrong
+            else:
+                contestants.append(worker.contestant("generate", [asks], {"new": NEW}))
+        notes += listed(missing, workers)
+        times = common.rounds(contestants, asked)
+    title = f"{shape.name}, {dtype}: {ROWS} prompts x {NEW} tokens, {TRAITS} traits"
+    table = Table(title, common.COLUMNS, common.against(times, BASE), notes)
+    figures = {name: common.ratio(times, name, BASE) for name in times}
+    return table, {"seconds": common.medians(times), "times the base": figures}
+
+
+def own(model: Model, asks: list[list[int]], direction_SDK: Any) -> list[Contestant]:
+    batching = Batching(ROWS)
+    return [
+        timed("ours", lambda: ours.answers(model, asks, direction_SDK, NEW, batching)),
+        timed("ours, capture off", lambda: ours.uncaptured(model, asks, NEW, batching)),
+    ]
+
+
+def verify(hf: Any, made: ours.Made, asks: list[list[int]], dtype: str) -> str:
+    """Texts of `generate` and ours: equal in float32; counted where shapes of batches matter."""
+    texts = plain.generated(hf, asks, NEW)
+    same = sum(a == b for a, b in zip(texts, made.texts, strict=True))
+    if dtype == "float32" and same < len(asks):
+        raise AssertionError(f"ours and generate: {same} of {len(asks)} texts equal")
+    if [len(text) for text in texts] != [len(text) for text in made.texts]:
+        raise AssertionError("ours and generate made texts of other lengths")
+    return f"{same} of {len(asks)} texts of ours and of generate are equal, all are as long."
+
+
+# --- one prompt at a time ------------------------------------------------------------------------
+
+
+def one_by_one(shape: Shape, hf: Any, saved: Path, asked: Options) -> tuple[Table, dict[str, Any]]:
+    """The usual script over all prompts for one trait, once; its loads; and ours beside both."""
+    model, asks = wrapped(shape, hf), prompts(shape, ROWS, 5, 30)
+    direction_SDK = ours.directions(model, TRAITS_OF_THE_SUITE)
+    work, load, texts = Took(0, 0), [], []
+    for start in range(0, ROWS, 6):
+        with common.alone(asked.lock):
+            load.append(clocked(lambda: usual.opened(saved, hf.dtype))[0])
+            took, made = clocked(lambda at=start: by_usual(hf, asks[at : at + 6], direction_SDK))
+            work, texts = work + took, texts + made
+        common.say(f"the usual script: {len(texts)} of {ROWS} prompts")
+    mine = common.rounds(own(model, asks, direction_SDK)[:1], asked)["ours"]
+    answers = ours.answers(model, asks, direction_SDK, NEW, Batching(ROWS)).texts
+    if texts != answers:
+        raise AssertionError("ours and the usual script made other texts")
+    one_load = common.middle(load)
+    return usual_table(shape, work, one_load, common.middle(mine))
+
+
+def by_usual(hf: Any, asks: list[list[int]], direction_SDK: Any) -> list[list[int]]:
+    direction_BD = direction_SDK[2::2, :, 0]
+    return [usual.one_prompt(hf, ids, NEW, direction_BD, EOS)[0] for ids in asks]
+
+
+def usual_table(shape: Shape, work: Took, load: Took, mine: Took) -> tuple[Table, dict[str, Any]]:
+    traits = TRAITS_OF_THE_SUITE
+    every = work.times(traits) + load.times(traits * ROWS)
+    ways = {
+        "the usual script, one trait, one load": work + load,
+        f"the usual script, {traits} traits, a load per prompt (worked out)": every,
+        f"ours, {traits} traits at all sites, one load": mine + load,
+    }
+    base = mine + load
+    rows = [
+        [way, f"{took.wall:.1f}", f"{took.cpu:.1f}", f"{took.wall / base.wall:.1f}"]
+        for way, took in ways.items()
+    ]
+    notes = [
+        f"Worked out: {traits} x the one trait's measured time, and {traits * ROWS} x one load's "
+        f"({load.wall:.2f} s, median of 4, the file in memory).",
+        "All texts are equal. The usual script reads the blocks' outputs only.",
+    ]
+    title = f"{shape.name}, float32: one prompt at a time, no cache"
+    columns = ("way", "wall s", "CPU s", "x ours")
+    ratios = {way: took.wall / base.wall for way, took in ways.items()}
+    return Table(title, columns, rows, notes), {"seconds": ways, "times ours": ratios}
+
+
+# --- a model of real size ------------------------------------------------------------------------
+
+
+def large(asked: Options) -> tuple[Table, dict[str, Any]]:
+    """Gemma-2-2B's shape against one bare prefill and as many bare steps."""
+    shape = SHAPES["gemma-2-2b"]
+    hf = build(shape, torch.bfloat16)
+    model, asks = wrapped(shape, hf), prompts(shape, ROWS, 5, 30)
+    direction_SDK = ours.directions(model, TRAITS)
+    base = "one bare prefill, bare steps"
+    contestants = [
+        timed(base, lambda: plain.bare_steps(hf, asks, NEW)),
+        own(model, asks, direction_SDK)[0],
+    ]
+    few = dataclasses.replace(asked, rounds=min(asked.rounds, 2))
+    times = common.rounds(contestants, few)
+    title = f"{shape.name}'s shape, bfloat16: {ROWS} prompts x {NEW} tokens, {TRAITS} traits"
+    table = Table(title, common.COLUMNS, common.against(times, base))
+    figures = {name: common.ratio(times, name, base) for name in times}
+    return table, {"seconds": common.medians(times), "times the base": figures}
+
+
+if __name__ == "__main__":
+    main()
