@@ -9,11 +9,11 @@ export PYTHONNOUSERSITE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX
 
-.PHONY: help setup demo test test-slow lint check clean
+.PHONY: help setup demo test test-slow lint check bench bench-quick bench-peers clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## make .venv and install everything that was tested, at the tested versions
 
@@ -42,6 +42,18 @@ lint: $(STAMP) ## style, format and types
 	$(BIN)/mypy
 
 check: lint test ## everything that CI runs before the demo
+
+BENCHMARKS := suite mixed replay traits memory gpu start
+
+bench: $(STAMP) ## measure on this machine, beside the peers that are there; results in benchmarks/results
+	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(BENCH) || exit 1; done
+	$(BIN)/python -m benchmarks.tables
+
+bench-quick: $(STAMP) ## every benchmark with tiny shapes: does it run
+	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name --quick $(BENCH) || exit 1; done
+
+bench-peers: $(STAMP) ## the libraries compared with, each in an environment of its own (gigabytes)
+	$(BIN)/python -m benchmarks.peers.install
 
 clean: ## remove .venv and caches; runs/ stays
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache build dist

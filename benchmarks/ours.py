@@ -109,9 +109,11 @@ class _NoScores(Scores):
 
     def take(self, site: int, h_BTD: Tensor) -> None:
         self._shape = (h_BTD.shape[0], h_BTD.shape[1])
+        self._device = h_BTD.device
 
     def read(self) -> tuple[Tensor, Tensor]:
-        return torch.zeros(*self._shape, 0, 0), torch.zeros(*self._shape, 0)
+        nothing_BTS = torch.zeros(*self._shape, 0, device=self._device)
+        return nothing_BTS[..., None], nothing_BTS
 
 
 def uncaptured(

@@ -66,7 +66,7 @@ class Worker:
         """What is wrong with the peer's answers, if anything; ours in the order of the batches."""
         keep = self.folder / "made.pt"
         self.ask({"do": do, "batches": batches, "given": given, "keep": str(keep)})
-        theirs = torch.load(keep, weights_only=True)
+        theirs = torch.load(keep, map_location="cpu", weights_only=True)
         if theirs["texts"] is not None and self.dtype == "float32":
             same = sum(a == b for a, b in zip(theirs["texts"], ours.texts, strict=True))
             if same < len(ours.texts):
@@ -84,7 +84,13 @@ class Worker:
 
 @contextlib.contextmanager
 def peers(
-    model: Path, dtype: str, blocks: int, direction_SDK: Any, asked: Options, ending: int = 0
+    model: Path,
+    dtype: str,
+    blocks: int,
+    direction_SDK: Any,
+    asked: Options,
+    ending: int = 0,
+    device: str = "cpu",
 ) -> Iterator[tuple[list[Worker], dict[str, str]]]:
     """The workers that could be started, and why each of the others could not."""
     workers: list[Worker] = []
@@ -95,7 +101,11 @@ def peers(
                 missing[peer.name] = "not installed (make bench-peers)"
                 continue
             job = {"folder": str(model), "dtype": dtype, "threads": asked.threads, "blocks": blocks}
-            job |= {"ending": ending, "packages": ["torch", "transformers", peer.name]}
+            job |= {
+                "ending": ending,
+                "device": device,
+                "packages": ["torch", "transformers", peer.name],
+            }
             started = _start(peer, Path(scratch) / peer.name, job, direction_SDK)
             if isinstance(started, str):
                 missing[peer.name] = started

@@ -21,7 +21,7 @@ from benchmarks.peers.ways import EOS, Batches, padded, padded_right, per_text, 
 def open_model(hf: Any, folder: str) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     return TransformerBridge.boot_transformers(
-        folder, device="cpu", dtype=hf.dtype, tokenizer=tokenizer, hf_model=hf
+        folder, device=hf.device, dtype=hf.dtype, tokenizer=tokenizer, hf_model=hf
     )
 
 

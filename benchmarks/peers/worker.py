@@ -27,15 +27,18 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(job["threads"])
+    torch.set_default_device(job["device"])  # where ids and masks are made
     way = import_module(f"benchmarks.peers.with_{peer}")
     model = way.open_model(opened(job), job["folder"])
-    directions = torch.load(job["directions"], weights_only=True)
+    directions = torch.load(job["directions"], map_location=job["device"], weights_only=True)
     say(answers, {"sites": way.sites(job["blocks"]), "versions": versions(job["packages"])})
     for line in sys.stdin:
         order = json.loads(line)
         work = getattr(way, order["do"])
         began, cpu = time.perf_counter(), time.process_time()
         texts, scores = work(model, order["batches"], directions, **order["given"])
+        if job["device"] == "cuda":
+            torch.cuda.synchronize()
         answer = {"wall": time.perf_counter() - began, "cpu": time.process_time() - cpu}
         if "keep" in order:
             torch.save({"texts": texts, "scores": scores}, order["keep"])
@@ -50,7 +53,7 @@ def opened(job: dict[str, Any]) -> Any:
     from benchmarks.ending import Ending
 
     dtype = getattr(torch, job["dtype"])
-    hf = AutoModelForCausalLM.from_pretrained(job["folder"], dtype=dtype).eval()
+    hf = AutoModelForCausalLM.from_pretrained(job["folder"], dtype=dtype).eval().to(job["device"])
     if job["ending"]:
         Ending(hf, job["ending"]).__enter__()
     return hf

@@ -1,0 +1,122 @@
+"""Every benchmark runs to its end with tiny shapes, and never times a wrong answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import common, mixed, ours, plain, suite
+from benchmarks.common import Busy, Contestant, Options, Table, Took
+from benchmarks.ending import Ending
+from benchmarks.shapes import SHAPES, build, prompts, wrapped
+from traitscope.engine import Batching
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ("suite", "mixed", "replay", "traits", "memory", "gpu", "start")
+ASKED = Options(quick=True, rounds=2, threads=1, lock=None, out=None, no_peers=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_quick_run_prints_tables_and_one_json_line_last(name: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--no-peers"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    result = json.loads(lines[-1])
+    assert result == json.loads((tmp_path / f"{name}.json").read_text())
+    assert result["benchmark"] == name and result["machine"]["versions"]["torch"]
+    assert all(table["title"] and table["rows"] for table in result["tables"])
+    assert any(line.startswith("| ") for line in lines)
+
+
+def test_every_script_is_in_the_makefile() -> None:
+    assert f"BENCHMARKS := {' '.join(SCRIPTS)}\n" in (ROOT / "Makefile").read_text()
+
+
+def test_a_ratio_is_paired_by_round() -> None:
+    times = {"a": [Took(1, 1), Took(10, 10)], "b": [Took(2, 1), Took(20, 10)]}
+    found = common.ratio(times, "b", "a")
+    assert (found.median, found.low, found.high, found.cpu) == (2, 2, 2, 1)
+
+
+def test_contestants_take_turns() -> None:
+    order: list[str] = []
+
+    def turn(name: str) -> Took:
+        order.append(name)
+        return Took(1, 1)
+
+    contestants = [Contestant(name, lambda name=name: turn(name)) for name in "ab"]
+    times = common.rounds(contestants, ASKED)
+    assert order == ["a", "b", "a", "b"] and [len(took) for took in times.values()] == [2, 2]
+
+
+def test_rounds_of_a_busy_machine_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common.time, "sleep", lambda seconds: None)
+    clock = iter(range(10**6))
+    monkeypatch.setattr(common, "busy_seconds", lambda: 100.0 * next(clock))
+    asked = Options(quick=False, rounds=2, threads=1, lock=None, out=None)
+    with pytest.raises(Busy, match="0 of 2 rounds were quiet in 10 attempts"):
+        common.rounds([Contestant("a", lambda: Took(1, 1))], asked)
+
+
+def test_a_table_is_markdown() -> None:
+    text = common.text_of(Table("T", ("a", "b"), [["1", "22"]], ["A note."]))
+    assert text.splitlines()[3:6] == ["| a | b  |", "|---|----|", "| 1 | 22 |"]
+
+
+def test_all_ways_make_the_same_texts_where_answers_end_by_themselves() -> None:
+    shape = SHAPES["tiny"]
+    hf = build(shape)
+    model, asks = wrapped(shape, hf), prompts(shape, 7, 3, 20)
+    with Ending(hf, 5):
+        made = ours.answers(model, asks, ours.directions(model, 2), 30, Batching(3)).texts
+        bare = ours.uncaptured(model, asks, 30, Batching(3))
+        order = plain.sorted_order(asks)
+        dropped = plain.fixed(asks, 3, order, lambda part: plain.dropping(hf, part, 30))
+        generated = plain.fixed(asks, 3, order, lambda part: plain.generated(hf, part, 30))
+    assert made == bare == dropped == generated
+    assert len({len(text) for text in made}) > 2
+
+
+def test_bare_steps_make_what_generate_makes() -> None:
+    shape = SHAPES["tiny"]
+    hf, asks = build(shape), prompts(shape, 4, 3, 9)
+    assert plain.bare_steps(hf, asks, 6) == plain.generated(hf, asks, 6)
+
+
+def test_a_wrong_answer_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = SHAPES["tiny"]
+    hf = build(shape)
+    model, asks = wrapped(shape, hf), prompts(shape, 4, 3, 9)
+    made = ours.answers(model, asks, ours.directions(model, 2), suite.NEW, Batching(4))
+    assert suite.verify(hf, made, asks, "float32").startswith("4 of 4")
+    right = plain.generated
+
+    def wrong(hf: object, part: plain.Ids, new: int) -> list[list[int]]:
+        return [[*text[:-1], (text[-1] + 1) % 100 + 3] for text in right(hf, part, new)]
+
+    monkeypatch.setattr(plain, "generated", wrong)
+    with pytest.raises(AssertionError, match="0 of 4 texts equal"):
+        suite.verify(hf, made, asks, "float32")
+    with pytest.raises(AssertionError, match="makes other texts"):
+        mixed.contestants(hf, asks, made)
+
+
+def test_random_models_are_the_same_each_time() -> None:
+    first, second = (build(SHAPES["tiny"]).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
