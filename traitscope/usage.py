@@ -81,6 +81,7 @@ def used(
             "decode": done["decode_bytes"] / clock.decode,
         },
         "rows": rows,
+        "waited": clock.batches > 1,
         "shares": _shares(seconds, clock, inside),
     }
 

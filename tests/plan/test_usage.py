@@ -81,13 +81,16 @@ def test_shares_add_up_and_a_short_call_is_not_probed(monkeypatch: pytest.Monkey
 # --- words ---------------------------------------------------------------------------------------
 
 
-def usage(shares: dict[str, float], flops: float = 0.1, bandwidth: float = 0.1) -> dict[str, Any]:
+def usage(
+    shares: dict[str, float], flops: float = 0.1, bandwidth: float = 0.1, waited: bool = True
+) -> dict[str, Any]:
     return {
         "memory": {"peak": 2e9, "all": 16e9},
         "disk": 3_500_000,
         "flops": {"machine": 1e12, "prefill": 6e11, "decode": flops * 1e12},
         "bandwidth": {"machine": 1e10, "decode": bandwidth * 1e10},
         "rows": 20,
+        "waited": waited,
         "shares": shares,
     }
 
@@ -120,6 +123,7 @@ def test_a_plan_stands_beside_what_happened() -> None:
         (usage({"prefill": 0.9}), 24, "float32", "at 60% of the machine's arithmetic"),
         (usage({"decode": 0.9}), 24, "float32", "more rows would help"),
         (usage({"decode": 0.9}), 96, "float32", "on average 20 of 96 rows were busy"),
+        (usage({"decode": 0.9}, waited=False), 24, "float32", "more texts in one run"),
         (usage({"decode": 0.9}, 0.2, 0.8), 24, "float32", "held back by memory (80%"),
         (usage({"decode": 0.9}, 0.9, 0.8), 24, "float32", "a narrower dtype or another device"),
         (usage({"decode": 0.9}, 0.9, 0.8), 24, "bfloat16", "of it): another device would help"),

@@ -117,16 +117,17 @@ def _of_steps(usage: Mapping[str, Any], rows: int, narrower: str) -> str:
         usage[name]["decode"] / usage[name]["machine"] for name in ("flops", "bandwidth")
     )
     busy = usage["rows"]
+    # where no text waited for a place, there were no more to fill rows with
     more = (
-        f"more texts in one run (on average {busy} of {rows} rows were busy)"
-        if busy < rows / 2
-        else "more rows"
+        "more rows"
+        if usage["waited"] and busy >= rows / 2
+        else f"more texts in one run (on average {busy} of {rows} rows were busy)"
     )
     if max(flops, bandwidth) < _NEAR:
         return (
             f"Steps used {flops:.0%} of the machine's arithmetic and {bandwidth:.0%} of its "
-            f"bandwidth: what a step costs however many rows it has holds them back, and {more} "
-            "would help."
+            "bandwidth: what holds them back is what a step costs however many rows it has, or "
+            f"other work on this machine; {more} would help."
         )
     if bandwidth >= flops:
         return (
