@@ -104,3 +104,20 @@ def test_p_is_small_for_a_shift_and_level_without_one() -> None:
         for _ in range(300)
     )
     assert small <= 28  # of 300 at a level of 5%, over three traits: 15 expected
+
+
+def test_exported_texts_are_read_by_another_model(
+    runs: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    a, _ = runs
+    out = tmp_path / "out"
+    assert command(["export", str(a), "--to", "jsonl", "--out", str(out)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        few_neutral_chats(patch)
+        model = str(a.parent / "tuned")
+        again = replay(model, out / "texts.jsonl", [f"{a.parent}/loud"], out=tmp_path / "again")
+    found = compared(Run.open(a), again)
+    assert (found.pairs, [trait.trait for trait in found.traits]) == (8, ["loud"])
+    labels = {row.prompt.label for row in again.generations()}
+    assert labels == {row.prompt.label for row in Run.open(a).generations()}
+    capfd.readouterr()
