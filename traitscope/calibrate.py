@@ -76,10 +76,13 @@ def steps_of(
     order = sorted(prompts, key=lambda ids: -len(ids))
     middle = order[len(order) // 2]
 
-    def timed(texts: Sequence[Sequence[int]]) -> Timed:
-        return time_steps(model, texts, direction_SDK, config, keep)
+    steps = 4
 
-    timed([middle])  # what only the first time takes
+    def timed(texts: Sequence[Sequence[int]]) -> Timed:
+        return time_steps(model, texts, direction_SDK, config, keep, steps)
+
+    first = timed([middle])  # what only the first time takes
+    steps = max(4, min(16, int(1 / max(first.step, 1e-9))))
     one, many = timed([middle]), timed(order[:rows])
     column = 0.0
     if columns > 256 and columns > 2 * many.columns:

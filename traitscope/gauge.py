@@ -164,6 +164,8 @@ def time_steps(
     steps: int = _STEPS,
 ) -> Timed:
     """Prefill these prompts together and make `steps` steps; the first one is left out."""
+    room = max(1, model.context - steps)
+    prompts = [ids[:room] for ids in prompts]
     requests = [
         Request(Generation(f"{i:016x}"), tuple(ids), steps) for i, ids in enumerate(prompts)
     ]
@@ -185,7 +187,7 @@ def time_steps(
         fed=clock.tokens - (steps + 1) * len(prompts),
         columns=max(map(len, prompts)) + steps / 2,
         prefill=clock.prefill,
-        step=statistics.median(apart[: steps - 1] or seconds),
+        step=statistics.fmean(apart[: steps - 1] or seconds),
     )
 
 

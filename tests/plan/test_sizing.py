@@ -14,7 +14,7 @@ from traitscope.core import Generation, GenerationConfig
 from traitscope.engine import Batching, Clock, Request, generate
 from traitscope.engine.internals import eager
 from traitscope.engine.slots import Slots
-from traitscope.gauge import endless, shape_of, step_times
+from traitscope.gauge import endless, shape_of, step_times, time_steps
 from traitscope.models import Model
 from traitscope.sizing import DEFAULT_ROWS, Shape, Sizing, StepTimes, choose_rows
 
@@ -152,3 +152,11 @@ def test_steps_are_timed_on_full_batches_whatever_the_model_says() -> None:
     )
     assert clock.new_tokens == 5
     assert model.end_ids == ended
+
+
+def test_steps_are_timed_within_the_context() -> None:
+    model = tiny.model(
+        "gpt2", n_positions=32, max_position_embeddings=32
+    )  # positions beyond would be an error
+    found = time_steps(model, [list(range(40)), [1, 2]], nothing(model), GenerationConfig())
+    assert found.prompt_tokens == 27 + 1
