@@ -102,40 +102,57 @@ class Busy(Exception):
 
 
 def rounds(contestants: Sequence[Contestant], asked: Options) -> Times:
-    """Everyone's turns, round after round.
+    """Everyone's turns, round after round; each on a machine that is quiet.
 
-    A round in which other processes took more than a few hundredths of the machine says little
-    (two threads that wait for each other are slowed many times over): it is made again.
+    A turn in which other processes took more than a few hundredths of the machine says little
+    (threads that wait for each other are slowed many times over): it is made again.
     """
     times: Times = {contestant.name: [] for contestant in contestants}
-    kept = attempts = 0
-    while kept < asked.rounds:
-        if attempts == 5 * asked.rounds:
-            raise Busy(f"{kept} of {asked.rounds} rounds were quiet in {attempts} attempts")
-        attempts += 1
-        with alone(asked.lock):
-            took, others = one_round(contestants)
-        say(f"round {kept + 1} of {asked.rounds}, others took {others:.0%} of the machine")
-        if others > OTHERS and not asked.quick:
-            time.sleep(5)
-            continue
-        kept += 1
-        for name in times:
-            times[name].append(took[name])
+    for count in range(asked.rounds):
+        for contestant in contestants:
+            times[contestant.name].append(quiet_turn(contestant, asked))
+        say(f"round {count + 1} of {asked.rounds}")
     return times
 
 
-def one_round(contestants: Sequence[Contestant]) -> tuple[dict[str, Took], float]:
-    """Seconds of each, and the largest share of the machine that others took in a turn."""
-    took, others = {}, 0.0
-    for contestant in contestants:
-        before, began = busy_seconds(), time.perf_counter()
-        took[contestant.name] = contestant.turn()
-        wall = time.perf_counter() - began
-        # both clocks tick in hundredths: what is less than two ticks is nothing
-        foreign = busy_seconds() - before - took[contestant.name].cpu - 0.02
-        others = max(others, foreign / (wall * (psutil.cpu_count() or 1)))
-    return took, others
+def quiet_turn(contestant: Contestant, asked: Options) -> Took:
+    began = time.monotonic()
+    while time.monotonic() - began < asked.patience * 60:
+        with alone(asked.lock):
+            took, others = None, share_of_others(lambda: time.sleep(1))
+            if others <= OTHERS or asked.quick:
+                took, others = watched(contestant)
+        if took is not None and (others <= OTHERS or asked.quick):
+            return took
+        time.sleep(2)
+    raise Busy(
+        f"Expected a quiet machine, got one of which others took {others:.0%} for "
+        f"{asked.patience} minutes. Try again later, or with more --patience."
+    )
+
+
+def measured(title: str, work: Callable[[], tuple[Table, Any]]) -> tuple[Table, Any]:
+    """A table and its figures; where the machine stayed busy, one that says so."""
+    try:
+        return work()
+    except Busy as problem:
+        say(f"{title}: {problem}")
+        return Table(title, ("result",), [[f"not measured: {problem}"]]), {"measured": False}
+
+
+def watched(contestant: Contestant) -> tuple[Took, float]:
+    """Seconds of a turn, and the share of the machine that others had meanwhile."""
+    found: list[Took] = []
+    share = share_of_others(lambda: found.append(contestant.turn()), lambda: found[0].cpu)
+    return found[0], share
+
+
+def share_of_others(work: Callable[[], Any], own: Callable[[], float] = lambda: 0.0) -> float:
+    before, began = busy_seconds(), time.perf_counter()
+    work()
+    wall, busy = time.perf_counter() - began, busy_seconds() - before
+    # the clocks tick in hundredths: what is less than a few ticks is nothing
+    return max(0.0, busy - own() - 0.04) / (wall * (psutil.cpu_count() or 1))
 
 
 def busy_seconds() -> float:
@@ -220,6 +237,7 @@ class Options:
     lock: Path | None
     out: Path | None
     no_peers: bool = False
+    patience: float = 10.0  # minutes to wait for a quiet turn
 
 
 def options(what: str, rounds: int, argv: Sequence[str] | None = None) -> Options:
@@ -229,6 +247,7 @@ def options(what: str, rounds: int, argv: Sequence[str] | None = None) -> Option
     parser.add_argument("--rounds", type=int, help=f"turns of each contestant ({rounds})")
     parser.add_argument("--threads", type=int, help="torch's threads (2; quick: 1)")
     parser.add_argument("--no-peers", action="store_true", help="leave other libraries out")
+    parser.add_argument("--patience", type=float, default=10, help="minutes to wait for quiet (10)")
     parser.add_argument("--lock", type=Path, help="a file to lock while something is timed")
     parser.add_argument("--out", type=Path, help="where results go, of a quick run too")
     given = parser.parse_args(argv)
@@ -236,7 +255,9 @@ def options(what: str, rounds: int, argv: Sequence[str] | None = None) -> Option
     torch.set_num_threads(threads)
     asked_rounds = given.rounds or (1 if given.quick else rounds)
     out = given.out or (None if given.quick else RESULTS)
-    return Options(given.quick, asked_rounds, threads, given.lock, out, given.no_peers)
+    return Options(
+        given.quick, asked_rounds, threads, given.lock, out, given.no_peers, given.patience
+    )
 
 
 @dataclass(frozen=True)

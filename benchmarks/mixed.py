@@ -2,8 +2,8 @@
 
 traitscope with all sites captured, in continuous batches, against `generate` without capture in
 fixed batches of as many rows: in the order given, longest first, and with rows dropped when they
-end; and against the peers with the same capture, in fixed batches as given.  The peers' shape is
-smaller in prompts, since some take minutes.
+end; and against the peers with the same capture, in fixed batches as given.  The peers work
+through fewer prompts, since some take minutes.
 """
 
 from __future__ import annotations
@@ -49,10 +49,13 @@ def main() -> None:
         works = [Work(SHAPES["tiny"], 8, 1, True)]
     tables, figures = [], {}
     for work in works:
-        table, figure = measured(work, dataclasses.replace(asked, rounds=work.rounds))
-        tables.append(table)
         peers_too = ", with peers" if work.with_peers else ""
-        figures[f"{work.shape.name} {work.prompts} prompts{peers_too}"] = figure
+        title = f"{work.shape.name} {work.prompts} prompts{peers_too}"
+        often = dataclasses.replace(asked, rounds=work.rounds)
+        table, figures[title] = common.measured(
+            title, lambda work=work, often=often: measured(work, often)
+        )
+        tables.append(table)
     finish("mixed", asked, tables, figures)
 
 

@@ -32,9 +32,11 @@ def main() -> None:
         works = [(SHAPES["tiny"], 12, 1)]
     tables, figures = [], {}
     for shape, count, rounds in works:
-        table, figure = measured(shape, count, dataclasses.replace(asked, rounds=rounds))
+        often = dataclasses.replace(asked, rounds=rounds)
+        table, figures[shape.name] = common.measured(
+            shape.name, lambda shape=shape, count=count, often=often: measured(shape, count, often)
+        )
         tables.append(table)
-        figures[shape.name] = figure
     finish("replay", asked, tables, figures)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks import common, ours, plain, usual
-from benchmarks.common import Contestant, Options, Table, Took, clocked, finish, options, timed
+from benchmarks.common import Contestant, Options, Table, Took, finish, options, timed
 from benchmarks.ending import EOS
 from benchmarks.peers.client import listed, peers
 from benchmarks.shapes import SHAPES, Shape, build, folder, prompts, wrapped
@@ -40,15 +40,19 @@ def main() -> None:
         more = dataclasses.replace(asked, rounds=asked.rounds * (3 if name == "framework" else 1))
         with TemporaryDirectory() as place:
             saved = folder(shape, hf, Path(place))
-            table, figure = batched(shape, hf, dtype, saved, more)
+            title = f"{name} {dtype}"
+            table, figures[title] = common.measured(
+                title, lambda: batched(shape, hf, dtype, saved, more)
+            )
             tables.append(table)
-            figures[f"{name} {dtype}"] = figure
             if dtype == "float32" and name != "framework":
-                table, figure = one_by_one(shape, hf, saved, asked)
+                table, figures["usual"] = common.measured(
+                    "one prompt at a time", lambda: one_by_one(shape, hf, saved, asked)
+                )
                 tables.append(table)
-                figures["usual"] = figure
     if not asked.quick:
-        table, figures["gemma-2-2b bfloat16"] = large(asked)
+        title = "gemma-2-2b bfloat16"
+        table, figures[title] = common.measured(title, lambda: large(asked))
         tables.append(table)
     finish("suite", asked, tables, figures)
 
@@ -101,7 +105,9 @@ def verify(hf: Any, made: ours.Made, asks: list[list[int]], dtype: str) -> str:
         raise AssertionError(f"ours and generate: {same} of {len(asks)} texts equal")
     if [len(text) for text in texts] != [len(text) for text in made.texts]:
         raise AssertionError("ours and generate made texts of other lengths")
-    return f"{same} of {len(asks)} texts of ours and of generate are equal, all are as long."
+    return (
+        f"{same} of {len(asks)} texts of ours and of generate are equal, and all of equal length."
+    )
 
 
 # --- one prompt at a time ------------------------------------------------------------------------
@@ -111,13 +117,15 @@ def one_by_one(shape: Shape, hf: Any, saved: Path, asked: Options) -> tuple[Tabl
     """The usual script over all prompts for one trait, once; its loads; and ours beside both."""
     model, asks = wrapped(shape, hf), prompts(shape, ROWS, 5, 30)
     direction_SDK = ours.directions(model, TRAITS_OF_THE_SUITE)
-    work, load, texts = Took(0, 0), [], []
-    for start in range(0, ROWS, 6):
-        with common.alone(asked.lock):
-            load.append(clocked(lambda: usual.opened(saved, hf.dtype))[0])
-            took, made = clocked(lambda at=start: by_usual(hf, asks[at : at + 6], direction_SDK))
-            work, texts = work + took, texts + made
-        common.say(f"the usual script: {len(texts)} of {ROWS} prompts")
+    opening = timed("load", lambda: usual.opened(saved, hf.dtype))
+    load = [common.quiet_turn(opening, asked) for _ in range(4)]
+    work, texts = Took(0, 0), []
+    for at, ids in enumerate(asks):
+        made: list[list[int]] = []
+        answer = timed("usual", lambda i=ids, m=made: m.append(by_usual(hf, i, direction_SDK)))
+        work += common.quiet_turn(answer, asked)
+        texts.append(made[-1])
+        common.say(f"the usual script: {at + 1} of {ROWS} prompts")
     mine = common.rounds(own(model, asks, direction_SDK)[:1], asked)["ours"]
     answers = ours.answers(model, asks, direction_SDK, NEW, Batching(ROWS)).texts
     if texts != answers:
@@ -126,9 +134,8 @@ def one_by_one(shape: Shape, hf: Any, saved: Path, asked: Options) -> tuple[Tabl
     return usual_table(shape, work, one_load, common.middle(mine))
 
 
-def by_usual(hf: Any, asks: list[list[int]], direction_SDK: Any) -> list[list[int]]:
-    direction_BD = direction_SDK[2::2, :, 0]
-    return [usual.one_prompt(hf, ids, NEW, direction_BD, EOS)[0] for ids in asks]
+def by_usual(hf: Any, ids: list[int], direction_SDK: Any) -> list[int]:
+    return usual.one_prompt(hf, ids, NEW, direction_SDK[2::2, :, 0], EOS)[0]
 
 
 def usual_table(shape: Shape, work: Took, load: Took, mine: Took) -> tuple[Table, dict[str, Any]]:

@@ -28,7 +28,10 @@ def main() -> None:
     tables, figures = [], {}
     for name, dtype, more in works:
         often = dataclasses.replace(asked, rounds=asked.rounds * more)
-        table, figures[f"{name} {dtype}"] = measured(SHAPES[name], dtype, often)
+        title = f"{name} {dtype}"
+        table, figures[title] = common.measured(
+            title, lambda name=name, dtype=dtype, often=often: measured(SHAPES[name], dtype, often)
+        )
         tables.append(table)
     finish("traits", asked, tables, figures)
 

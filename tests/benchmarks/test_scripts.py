@@ -65,12 +65,30 @@ def test_contestants_take_turns() -> None:
     assert order == ["a", "b", "a", "b"] and [len(took) for took in times.values()] == [2, 2]
 
 
-def test_rounds_of_a_busy_machine_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_turn_on_a_busy_machine_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = iter([0.5, 0.0, 0.4, 0.0, 0.0])  # busy before; quiet, then busy; quiet throughout
+    turns: list[int] = []
+
+    def share(work: object, own: object = None) -> float:
+        if own is not None:
+            work()  # type: ignore[operator]
+        return next(shares)
+
+    def turn() -> Took:
+        turns.append(1)
+        return Took(len(turns), 1)
+
+    monkeypatch.setattr(common, "share_of_others", share)
     monkeypatch.setattr(common.time, "sleep", lambda seconds: None)
-    clock = iter(range(10**6))
-    monkeypatch.setattr(common, "busy_seconds", lambda: 100.0 * next(clock))
-    asked = Options(quick=False, rounds=2, threads=1, lock=None, out=None)
-    with pytest.raises(Busy, match="0 of 2 rounds were quiet in 10 attempts"):
+    asked = Options(quick=False, rounds=1, threads=1, lock=None, out=None)
+    assert common.rounds([Contestant("a", turn)], asked) == {"a": [Took(2, 1)]}
+
+
+def test_a_machine_that_stays_busy_is_not_measured_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common, "share_of_others", lambda work, own=None: 0.5)
+    monkeypatch.setattr(common.time, "sleep", lambda seconds: None)
+    asked = Options(quick=False, rounds=1, threads=1, lock=None, out=None, patience=0.001)
+    with pytest.raises(Busy, match="others took 50%"):
         common.rounds([Contestant("a", lambda: Took(1, 1))], asked)
 
 
