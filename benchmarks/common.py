@@ -131,10 +131,10 @@ def quiet_turn(contestant: Contestant, asked: Options) -> Took:
     )
 
 
-def measured(title: str, work: Callable[[], tuple[Table, Any]]) -> tuple[Table, Any]:
+def measured(title: str, work: Callable[..., tuple[Table, Any]], *given: Any) -> tuple[Table, Any]:
     """A table and its figures; where the machine stayed busy, one that says so."""
     try:
-        return work()
+        return work(*given)
     except Busy as problem:
         say(f"{title}: {problem}")
         return Table(title, ("result",), [[f"not measured: {problem}"]]), {"measured": False}

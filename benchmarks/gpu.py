@@ -128,7 +128,9 @@ def measured(work: Asked, ceilings: Ceilings, asked: Options) -> tuple[Table, di
         for rows in work.rows:
             found = at_rows(work, model, rows, direction_SDK, others, asked)
             least = floor(work, hf, rows, ceilings)
-            figures[str(rows)] = {"floor": least, "ways": found}
+            key = "1 row" if rows == 1 else f"{rows} rows"
+            figures[key] = {"floor": least, "steps": {way: at[0] for way, at in found.items()}}
+            figures[key] |= {way: at[1] / found[BASE][1] for way, at in found.items()}
             for way, (step, speed) in found.items():
                 against = speed / found[BASE][1]
                 rows_of_table.append(line(rows, way, speed, step, least, against))

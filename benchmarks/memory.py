@@ -72,6 +72,7 @@ def replays(name: str, asked: Options) -> tuple[Table, dict[str, float]]:
         for way in ("replay", "padded_states")
     }
     rows = [[way, f"{mb:.0f}"] for way, mb in found.items()]
+    found["replay over padded_states"] = found["replay"] / max(found["padded_states"], 1.0)
     notes = ["48 texts of 10-240 tokens at all sites; the padded forward in batches of 24."]
     return Table(f"{name}: replay", ("way", "MB over load"), rows, notes), found
 

@@ -52,9 +52,7 @@ def main() -> None:
         peers_too = ", with peers" if work.with_peers else ""
         title = f"{work.shape.name} {work.prompts} prompts{peers_too}"
         often = dataclasses.replace(asked, rounds=work.rounds)
-        table, figures[title] = common.measured(
-            title, lambda work=work, often=often: measured(work, often)
-        )
+        table, figures[title] = common.measured(title, measured, work, often)
         tables.append(table)
     finish("mixed", asked, tables, figures)
 

@@ -33,9 +33,7 @@ def main() -> None:
     tables, figures = [], {}
     for shape, count, rounds in works:
         often = dataclasses.replace(asked, rounds=rounds)
-        table, figures[shape.name] = common.measured(
-            shape.name, lambda shape=shape, count=count, often=often: measured(shape, count, often)
-        )
+        table, figures[shape.name] = common.measured(shape.name, measured, shape, count, often)
         tables.append(table)
     finish("replay", asked, tables, figures)
 

@@ -41,18 +41,16 @@ def main() -> None:
         with TemporaryDirectory() as place:
             saved = folder(shape, hf, Path(place))
             title = f"{name} {dtype}"
-            table, figures[title] = common.measured(
-                title, lambda: batched(shape, hf, dtype, saved, more)
-            )
+            table, figures[title] = common.measured(title, batched, shape, hf, dtype, saved, more)
             tables.append(table)
             if dtype == "float32" and name != "framework":
                 table, figures["usual"] = common.measured(
-                    "one prompt at a time", lambda: one_by_one(shape, hf, saved, asked)
+                    "usual", one_by_one, shape, hf, saved, asked
                 )
                 tables.append(table)
     if not asked.quick:
         title = "gemma-2-2b bfloat16"
-        table, figures[title] = common.measured(title, lambda: large(asked))
+        table, figures[title] = common.measured(title, large, asked)
         tables.append(table)
     finish("suite", asked, tables, figures)
 
@@ -106,7 +104,7 @@ def verify(hf: Any, made: ours.Made, asks: list[list[int]], dtype: str) -> str:
     if [len(text) for text in texts] != [len(text) for text in made.texts]:
         raise AssertionError("ours and generate made texts of other lengths")
     return (
-        f"{same} of {len(asks)} texts of ours and of generate are equal, and all of equal length."
+        f"{same} of {len(asks)} texts of ours and of generate are equal; all have the same length."
     )
 
 

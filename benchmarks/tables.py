@@ -1,6 +1,6 @@
 """Writes `results/README.md` from the results' JSON files: each table, its command and machine.
 
-Nothing is measured here, and no figure is written by hand.
+The table of docs/speed.md too.  Nothing is measured here, and no figure is written by hand.
 """
 
 from __future__ import annotations
@@ -8,7 +8,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from benchmarks.common import RESULTS, Table, text_of
+from benchmarks.common import HERE, RESULTS, Table, text_of
+from benchmarks.targets import table
+
+SPEED = HERE.parent / "docs" / "speed.md"
+BEGIN, END = "<!-- table: python -m benchmarks.tables -->\n", "<!-- end of table -->"
 
 HEAD = """# Results
 
@@ -23,6 +27,14 @@ def main() -> None:
     for path in sorted(RESULTS.glob("*.json")):
         parts.append(section(json.loads(path.read_text(encoding="utf-8"))))
     (RESULTS / "README.md").write_text("\n".join(parts), encoding="utf-8")
+    written = SPEED.read_text(encoding="utf-8")
+    SPEED.write_text(with_table(written, text_of(table())), encoding="utf-8")
+
+
+def with_table(page: str, text: str) -> str:
+    """The page with the text between its two marks."""
+    head, _, rest = page.partition(BEGIN)
+    return f"{head}{BEGIN}{text}\n{END}{rest.partition(END)[2]}"
 
 
 def section(result: dict[str, Any]) -> str:

@@ -29,9 +29,7 @@ def main() -> None:
     for name, dtype, more in works:
         often = dataclasses.replace(asked, rounds=asked.rounds * more)
         title = f"{name} {dtype}"
-        table, figures[title] = common.measured(
-            title, lambda name=name, dtype=dtype, often=often: measured(SHAPES[name], dtype, often)
-        )
+        table, figures[title] = common.measured(title, measured, SHAPES[name], dtype, often)
         tables.append(table)
     finish("traits", asked, tables, figures)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import common, mixed, ours, plain, suite
+from benchmarks import common, mixed, ours, plain, suite, tables, targets
 from benchmarks.common import Busy, Contestant, Options, Table, Took
 from benchmarks.ending import Ending
 from benchmarks.shapes import SHAPES, build, prompts, wrapped
@@ -138,3 +138,21 @@ def test_a_wrong_answer_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_random_models_are_the_same_each_time() -> None:
     first, second = (build(SHAPES["tiny"]).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_targets_are_judged_by_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    spread = {"median": 0.5, "low": 0.4, "high": 0.8, "cpu": 0.5}
+    monkeypatch.setattr(targets, "results", lambda name: {"a": {"ours": spread, "way 1": 3.0}})
+    cheap = targets.Target("w", "x", ("n", "a", "ours"), 0.6, at_most=True)
+    fast = targets.Target("w", "x", ("n", "a", "ours"), 2.5, upside_down=True, why="a reason")
+    assert targets.row(cheap)[2:] == ["at most 0.6x its time", "0.50 (0.40-0.80)", "yes"]
+    assert targets.row(fast)[2:] == ["2.5x as fast", "2.00 (1.25-2.50)", "no: a reason"]
+    by_beginning = targets.Target("w", "x", ("n", "a", "way"), 3)
+    assert targets.row(by_beginning)[3:] == ["3.00", "yes"]
+    missing = targets.Target("w", "x", ("n", "b", "way"), 3)
+    assert targets.row(missing)[3:] == ["not measured", "-"]
+
+
+def test_the_page_of_speed_holds_what_the_results_say() -> None:
+    page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    assert tables.with_table(page, common.text_of(targets.table())) == page
