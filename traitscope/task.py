@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -246,41 +247,59 @@ class Task:
     ) -> None:
         """Make the wanted texts; each leaves `wanted` when it is committed."""
         pending: list[Trace] = []
+        writing: list[Trace] = []  # what the other thread commits now
         total, began = len(self.todo.texts), time.perf_counter()
         enough = max(1, rows // 4)
+        job: Future[None] | None = None
 
         phase = "replay" if self.work.given else "generate"
 
         def tick(clock: Clock) -> None:
-            done = total - len(wanted) + len(pending)
+            done = total - len(wanted) + len(pending) + len(writing)
             self.progress(Tick(phase, done, total, "texts", tokens=clock.new_tokens))
 
+        def settle() -> None:
+            """Wait for what is being written; its error, if any, is raised here."""
+            nonlocal job
+            under_way, job = job, None
+            if under_way is not None:
+                with self._timed("write"):
+                    under_way.result()
+                for trace in writing:
+                    wanted.pop(trace.generation, None)
+                writing.clear()
+
         def flush() -> None:
-            nonlocal began
+            nonlocal began, job
             self.seconds[phase] += time.perf_counter() - began
-            there = writer.done_generations()
-            fresh = [t for t in pending if t.generation not in there]
-            self._commit(
-                writer,
-                [self._record(model, trace) for trace in fresh],
-                self._of(writer, [trace.generation for trace in fresh]),
-            )
-            for trace in pending:
-                wanted.pop(trace.generation, None)
+            settle()
+            writing.extend(pending)
             pending.clear()
+            job = thread.submit(self._write, writer, model, tuple(writing))
             began = time.perf_counter()
 
         make = self._read if self.work.given else self._generate
-        try:
-            # closed at once where a commit fails: the model is the caller's, and has taps on it
-            with closing(make(writer, model, direction_SDK, list(wanted), rows, tick)) as traces:
-                for trace in traces:
-                    pending.append(trace)
-                    if len(pending) >= enough:
-                        flush()
-        finally:
-            if not self.committing:  # one that was cut short may have happened: never twice
-                flush()
+        with ThreadPoolExecutor(1, "writing") as thread:  # so that no step waits for a disk
+            try:
+                # closed at once where a commit fails: the model is the caller's, with taps on it
+                with closing(make(writer, model, direction_SDK, list(wanted), rows, tick)) as made:
+                    for trace in made:
+                        pending.append(trace)
+                        if len(pending) >= enough:
+                            flush()
+            finally:
+                settle()
+                if not self.committing:  # one that was cut short may have happened: never twice
+                    flush()
+                    settle()
+        if self.clock.plain_steps:
+            writer.event("plain_steps", reason=self.clock.plain_steps)
+
+    def _write(self, writer: RunWriter, model: Model, traces: Sequence[Trace]) -> None:
+        there = writer.done_generations()
+        fresh = [trace for trace in traces if trace.generation not in there]
+        records = [self._record(model, trace) for trace in fresh]
+        self._commit(writer, records, self._of(writer, [trace.generation for trace in fresh]))
 
     def _generate(
         self,
@@ -397,10 +416,9 @@ class Task:
             if text.trace is not None and text.trace.kept is not None
             for item in self.work.keep.pick(text.generation, text.trace.kept, text.trace.n_prompt)
         ]
-        with self._timed("write"):
-            self.committing = True
-            writer.commit(texts, captures, states=states)
-            self.committing = False
+        self.committing = True
+        writer.commit(texts, captures, states=states)
+        self.committing = False
         self.made += len(captures)
 
     # --- internals -------------------------------------------------------------------------------
