@@ -249,7 +249,8 @@ class Task:
         pending: list[Trace] = []
         writing: list[Trace] = []  # what the other thread commits now
         total, began = len(self.todo.texts), time.perf_counter()
-        enough = max(1, rows // 4)
+        # a crash loses no more than these; more parts than some hundreds are slow to read
+        enough = max(1, rows // 4, total // 200)
         job: Future[None] | None = None
 
         phase = "replay" if self.work.given else "generate"
