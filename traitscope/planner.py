@@ -21,7 +21,7 @@ import torch
 from traitscope.calibrate import Commit, Steps, answers, commit_of, internals_of, reading, steps_of
 from traitscope.checkup import at_load
 from traitscope.core import Float32, Generation
-from traitscope.engine import BATCH_TOKENS, Request, mean_states, score_texts
+from traitscope.engine import BATCH_TOKENS, Request, join_rule, mean_states, score_texts
 from traitscope.engine.plan import padded
 from traitscope.errors import MachineError
 from traitscope.fill import sites_kept
@@ -32,7 +32,7 @@ from traitscope.machine import all_memory, free_memory, peak_memory
 from traitscope.models import Model
 from traitscope.prepare import rows_for
 from traitscope.runner import Wanted, wanted
-from traitscope.sizing import Shape, Sizing
+from traitscope.sizing import Shape, Sizing, part_texts
 from traitscope.suite import Suite
 from traitscope.ticks import Progress, Tick
 from traitscope.traits.extract import cached, texts_to_read
@@ -296,8 +296,8 @@ class _Planner:
             loads=1,
             texts=tuple((len(r.token_ids), r.max_new_tokens) for r in requests),
             rows=rows,
-            join=1 if model.device.type == "cpu" else max(1, rows // 3),
-            commit=max(1, rows // 4),
+            join=join_rule(model, rows),
+            commit=part_texts(rows, len(requests)),
             read=len(read),
             read_tokens=padded(read, BATCH_TOKENS),
             pairs=pairs[1],

@@ -17,7 +17,7 @@ from typing import Any, Self
 import torch
 
 from traitscope.core import Float32, Generation, GenerationConfig
-from traitscope.engine import Batching, Request, generate
+from traitscope.engine import Batching, Request, generate, join_rule
 from traitscope.errors import MachineError
 from traitscope.models import Checkpoint, Model, load_checkpoint
 from traitscope.sizing import DEFAULT_ROWS
@@ -50,8 +50,8 @@ def ask(
 ) -> tuple[Texts, float]:
     """The new tokens of each text, and the seconds that all of them took."""
     began = time.perf_counter()
-    join = 1 if model.device.type == "cpu" else max(1, rows // 3)
-    traces = list(generate(model, requests, direction_SDK, config, Batching(rows, min(join, rows))))
+    batching = Batching(rows, join_rule(model, rows))
+    traces = list(generate(model, requests, direction_SDK, config, batching))
     took = time.perf_counter() - began
     return {t.generation: tuple(t.token_ids[t.n_prompt :].tolist()) for t in traces}, took
 

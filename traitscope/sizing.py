@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any, Literal
 
-__all__ = ["DEFAULT_ROWS", "Shape", "Sizing", "StepTimes", "choose_rows"]
+__all__ = ["DEFAULT_ROWS", "Shape", "Sizing", "StepTimes", "choose_rows", "part_texts"]
 
 Limit = Literal["asked", "speed", "texts", "memory", "default"]
 
@@ -110,6 +110,14 @@ class Sizing:
         """What a run records of it beside the rows."""
         steps = None if self.times is None else asdict(self.times)
         return {"limit": self.limit, **({} if steps is None else {"steps": steps})}
+
+
+def part_texts(rows: int, texts: int) -> int:
+    """How many texts are committed together, of so many that a call makes.
+
+    A kill loses no more than these; a run of more than some hundred parts is slow to read.
+    """
+    return max(1, rows // 4, texts // 200)
 
 
 def choose_rows(

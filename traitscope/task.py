@@ -27,6 +27,7 @@ from traitscope.engine import (
     capture_internals,
     check_internals,
     generate,
+    join_rule,
     score_texts,
 )
 from traitscope.errors import Interrupted, MachineError
@@ -36,7 +37,7 @@ from traitscope.machine import versions
 from traitscope.models import Model, Proof
 from traitscope.prepare import directions_for, own_up, rows_for
 from traitscope.runs import Run, RunHeader, RunWriter
-from traitscope.sizing import Sizing
+from traitscope.sizing import Sizing, part_texts
 from traitscope.suite import Suite
 from traitscope.ticks import Progress, Tick
 from traitscope.traits.extract import stacked
@@ -194,7 +195,7 @@ class Task:
             rows=rows,
             # on a GPU a prefill stalls the others for longer than an idle slot costs
             sizing=sizing.to_dict(),
-            join=1 if model.device.type == "cpu" else max(1, rows // 3),
+            join=join_rule(model, rows),
             captures=self.work.captures,
             traits=tuple({"name": name, "hash": d.hash} for name, d in directions.items()),
             versions=versions(),
@@ -249,8 +250,7 @@ class Task:
         pending: list[Trace] = []
         writing: list[Trace] = []  # what the other thread commits now
         total, began = len(self.todo.texts), time.perf_counter()
-        # a crash loses no more than these; more parts than some hundreds are slow to read
-        enough = max(1, rows // 4, total // 200)
+        enough = part_texts(rows, total)
         job: Future[None] | None = None
 
         phase = "replay" if self.work.given else "generate"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +22,15 @@ from tests.exact.reference import (
 )
 from traitscope.core import Generation, prompt_id_of
 from traitscope.engine import Batching, Clock, Request, generate
-from traitscope.engine.joining import LEAST, Joining, arranged, pieces
+from traitscope.engine.joining import (
+    LEAST,
+    Joining,
+    arranged,
+    forward_cost,
+    join_rule,
+    pieces,
+)
+from traitscope.models import Model
 
 HEAD = tuple(range(60, 110))  # a system prompt of 50 tokens
 
@@ -139,3 +150,17 @@ def test_the_order_is_the_requests_alone() -> None:
     wanted = [replace(request, max_new_tokens=3) for request in asked()]
     ids = [request.token_ids for request in wanted]
     assert arranged(ids[:4], ids[4:]) == arranged(ids[:4], ids[4:])
+
+
+def _of_size(width: int, device: str) -> Model:
+    """As much of a model as the rule looks at: 12 blocks with one square matrix each."""
+    block = SimpleNamespace(module=torch.nn.Linear(width, width, bias=False, device="meta"))
+    anatomy = SimpleNamespace(blocks=[block] * 12)
+    return cast(Model, SimpleNamespace(device=torch.device(device), anatomy=anatomy))
+
+
+def test_dear_prefills_wait_for_company() -> None:
+    small, large, gpu = _of_size(256, "cpu"), _of_size(8192, "cpu"), _of_size(8192, "meta")
+    assert [join_rule(m, 24) for m in (small, large, gpu)] == [6, 1, 8]
+    assert forward_cost(large) < 100 < forward_cost(small) < forward_cost(gpu)
+    assert join_rule(small, 1) == 1

@@ -9,6 +9,7 @@ from traitscope.engine.agree import LONG, QUICK, WIDE, Probe, agreement, repetit
 from traitscope.engine.attention import mean_attention
 from traitscope.engine.decode import Batching, Clock, Request, generate
 from traitscope.engine.internals import capture_internals, check_internals
+from traitscope.engine.joining import join_rule
 from traitscope.engine.replay import BATCH_TOKENS, Scored, mean_states, score_texts
 from traitscope.engine.sampling import gumbel, noise_key, pick
 
@@ -27,6 +28,7 @@ __all__ = [
     "check_internals",
     "generate",
     "gumbel",
+    "join_rule",
     "mean_attention",
     "mean_states",
     "noise_key",

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from traitscope.core import Generation, GenerationConfig, Trace
-from traitscope.engine.joining import Joining, arranged, pieces
+from traitscope.engine.joining import Joining, arranged, forward_cost, pieces
 from traitscope.engine.logprob import own_logprob
 from traitscope.engine.outbox import HostCopy, Outbox
 from traitscope.engine.sampling import noise_key
@@ -35,9 +35,6 @@ from traitscope.engine.step import COLUMNS, packed, step_for
 from traitscope.models import Model, Scores, Taps
 
 __all__ = ["Batching", "Clock", "Request", "generate"]
-
-# tokens of padding that cost as much as one forward more; beside a CPU nothing is that slow
-_PADDING = 48
 
 
 @dataclass(frozen=True)
@@ -152,6 +149,7 @@ class _Loop:
         scores_wide = self.n_sites * (1 + self.n_traits)
         self.width = 1 + scores_wide + self.n_kept * model.anatomy.d_model
         self.step = step_for(model, self.slots, self.scores, config, batching.steps)
+        self.forward_cost = forward_cost(model)
         self.outbox = Outbox(self.capacity, self.width)
         self.live: list[_Row] = []
         self.ended: list[_Row] = []  # texts whose numbers are still on their way
@@ -190,8 +188,7 @@ class _Loop:
     def _begin(self, requests: list[Request], joining: list[Joining], began: float) -> None:
         """Texts that share equally much (or nothing) of others', in as few forwards as pay."""
         left = [len(request.token_ids) - joining[0].shared for request in requests]
-        padding = _PADDING if self.model.device.type == "cpu" else self.batching.prefill_tokens
-        for part in pieces(left, self.batching.prefill_tokens, padding):
+        for part in pieces(left, self.batching.prefill_tokens, self.forward_cost):
             self._prefill(requests[part], joining[part], began)
 
     @torch.inference_mode()
