@@ -163,3 +163,11 @@ def hf_model(model_type: str, *, seed: int = 0, **changes: Any) -> Any:
 
 def model(model_type: str, *, template: bool = True, seed: int = 0, **changes: Any) -> Model:
     return Model.wrap(hf_model(model_type, seed=seed, **changes), tokenizer(template))
+
+
+def watched(hf: Any) -> list[int]:
+    """Of each module: how many hooks are on it, and whether its forward was replaced."""
+    return [
+        len(m._forward_hooks) + len(m._forward_pre_hooks) + ("forward" in vars(m))
+        for m in hf.modules()
+    ]

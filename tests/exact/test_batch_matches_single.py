@@ -178,18 +178,13 @@ def test_the_clock_counts_every_token_once() -> None:
 def test_hooks_are_gone_when_the_generator_is_dropped() -> None:
     """Only those stay that transformers itself keeps on its blocks."""
     subject = model("llama")
-
-    def hooks() -> list[int]:
-        every = subject.hf.modules()
-        return [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in every]
-
-    before = hooks()
+    before = tiny.watched(subject.hf)
     wanted = requests((4, 5, 6), (9, 1, 9))
     made = generate(subject, wanted, directions(subject), GREEDY, Batching(2))
     next(made)
-    assert hooks() != before
+    assert tiny.watched(subject.hf) != before
     made.close()
-    assert hooks() == before
+    assert tiny.watched(subject.hf) == before
 
 
 # --- the judge itself ----------------------------------------------------------------------------

@@ -29,7 +29,8 @@ from tests.exact.reference import (
 )
 from traitscope.core import Trace
 from traitscope.engine import Batching, mean_states, score_texts
-from traitscope.models import Model
+from traitscope.models import Model, Taps
+from traitscope.models.taps import States
 
 ALLOWED = 1e-5
 LENGTHS = (3, 1, 21, 6, 12)
@@ -259,3 +260,57 @@ def test_greedy_text_is_what_transformers_generates(name: str) -> None:
             pad_token_id=256,
         )
         assert made[request.generation].token_ids.tolist() == own[0].tolist()
+
+
+# --- what others do to the model -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["output", "input"])
+def test_what_a_hook_of_others_changes_is_seen(where: str) -> None:
+    """A steering vector put on a block by hand is in the states, from its site on."""
+    subject = model("llama")
+    block, push = subject.anatomy.blocks[1].module, 0.7
+    plain = _states(subject)
+    if where == "output":
+        handle = block.register_forward_hook(lambda _, __, output: output + push)
+        first = [site.name for site in subject.sites].index("1.post")
+    else:
+        mid = subject.anatomy.blocks[1].mid_input_of
+        assert mid is not None
+        handle = mid.register_forward_pre_hook(lambda _, args: (args[0] + push, *args[1:]))
+        first = [site.name for site in subject.sites].index("1.mid")
+    try:
+        steered = _states(subject)
+    finally:
+        handle.remove()
+    torch.testing.assert_close(steered[:first], plain[:first])
+    torch.testing.assert_close(steered[first], plain[first] + push)
+    torch.testing.assert_close(_states(subject), plain)
+
+
+def test_a_forward_that_others_put_there_stays() -> None:
+    """accelerate replaces a module's forward; ours goes around it and away again."""
+    subject = model("llama")
+    block, plain = subject.anatomy.blocks[1].module, _states(subject)
+    inner, calls = block.forward, 0
+
+    def own(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return inner(*args, **kwargs)
+
+    block.forward = own
+    try:
+        torch.testing.assert_close(_states(subject), plain)
+        assert calls == 1
+        assert block.forward is own
+    finally:
+        del block.forward
+
+
+def _states(subject: Model) -> torch.Tensor:
+    """[S, T, D] of one short text."""
+    sink = States()
+    with Taps(subject.anatomy, sink), torch.no_grad():
+        subject.hf(input_ids=torch.tensor([[5, 9, 20, 7]]))
+        return torch.stack([h_BTD[0].clone() for h_BTD in sink.h])

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from tests.exact.reference import GREEDY, VARIANTS, directions, model, requests, run_alone
-from tests.tiny import hf_model
+from tests.tiny import hf_model, watched
 from traitscope.core import Internals, Trace
 from traitscope.engine import capture_internals, check_internals
 from traitscope.errors import ModelError
@@ -206,14 +206,11 @@ def test_attention_keeps_to_the_window() -> None:
 def test_the_model_is_left_as_it_was(name: str) -> None:
     subject = model(name)
     before = subject.hf.config._attn_implementation
-    for module in subject.hf.modules():
-        module._hooks_before = len(module._forward_hooks) + len(module._forward_pre_hooks)
+    hooks = watched(subject.hf)
     _seen.cache_clear()
     _seen(name)
     assert subject.hf.config._attn_implementation == before
-    for module in subject.hf.modules():
-        count = len(module._forward_hooks) + len(module._forward_pre_hooks)
-        assert count == module._hooks_before
+    assert watched(subject.hf) == hooks
 
 
 def test_the_model_is_left_as_it_was_after_a_failure() -> None:

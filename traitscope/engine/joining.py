@@ -33,7 +33,7 @@ def forward_cost(model: Model) -> int:
         return 4096
     blocks = model.anatomy.blocks
     weights = sum(p.numel() for block in blocks for p in block.module.parameters())
-    return 32 + min(480, int(2e7 * len(blocks) / max(weights, 1)))
+    return 32 + min(480, int(8e6 * len(blocks) / max(weights, 1)))
 
 
 def join_rule(model: Model, rows: int) -> int:

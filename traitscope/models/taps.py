@@ -1,6 +1,6 @@
 """Reading the residual stream at every site, inside the model's own forward.
 
-`Taps` puts hooks on a model once and hands each site's states h_BTD to a sink, in the order of
+`Taps` watches a model and hands each site's states h_BTD to a sink, in the order of
 `Anatomy.sites`.  Sinks decide what is kept: `Scores` projects on all traits and keeps no state,
 `Means` keeps means over chosen tokens, `States` keeps everything (for proofs and tests).
 This module does not know what a batch row means, nor where numbers go afterwards.
@@ -10,12 +10,12 @@ Legend: B rows, T tokens, S sites, D model width, K traits, N = B * T, X = D for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from traitscope.models.anatomy import Anatomy
 
@@ -33,15 +33,18 @@ class Sink(Protocol):
 
 
 class Taps:
-    """Hooks at all 2L+1 sites (L+1 where blocks are parallel).  A context manager.
+    """Watches all 2L+1 sites (L+1 where blocks are parallel).  A context manager.
 
     `embed` is the input of block 0, `mid` the input of the module that `Anatomy` names, `post`
-    what the block returns.  Only states are handed on; the forward itself is not changed.
+    what the block returns.  Only states are handed on; the forward itself is not changed.  A
+    module is watched by a `forward` of its own around the one it has, which costs a fifth of a
+    hook; where others have put hooks on it (a steering vector, say) by a hook as well, so that
+    what they change is seen.
     """
 
     def __init__(self, anatomy: Anatomy, sink: Sink) -> None:
         self.sink = sink
-        self._handles: list[RemovableHandle] = []
+        self._undo: list[Callable[[], None]] = []
         self._shape = torch.Size()
         site = 0
         self._on_input(anatomy.blocks[0].module, site)
@@ -53,7 +56,7 @@ class Taps:
             self._on_output(block.module, site)
 
     def _on_input(self, module: nn.Module, site: int) -> None:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def see(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             h_BTD = args[0] if args else kwargs["hidden_states"]
             if site == 0:
                 self._shape = h_BTD.shape
@@ -62,19 +65,57 @@ class Taps:
                 h_BTD = h_BTD.view(self._shape)
             self.sink.take(site, h_BTD)
 
-        self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+        if module._forward_pre_hooks:
+            handle = module.register_forward_pre_hook(
+                lambda _, args, kwargs: see(args, kwargs), with_kwargs=True
+            )
+            self._undo.append(handle.remove)
+            return
+        inner = module.forward
+
+        @wraps(inner)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            see(args, kwargs)
+            return inner(*args, **kwargs)
+
+        self._replace(module, forward)
 
     def _on_output(self, module: nn.Module, site: int) -> None:
-        def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-            # Falcon's blocks return a tuple, most others the tensor itself
-            self.sink.take(site, output[0] if isinstance(output, tuple) else output)
+        take = self.sink.take
 
-        self._handles.append(module.register_forward_hook(hook))
+        def see(output: Any) -> None:
+            # Falcon's blocks return a tuple, most others the tensor itself
+            take(site, output[0] if isinstance(output, tuple) else output)
+
+        if module._forward_hooks:
+            handle = module.register_forward_hook(lambda _, __, output: see(output))
+            self._undo.append(handle.remove)
+            return
+        inner = module.forward
+
+        @wraps(inner)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            output = inner(*args, **kwargs)
+            see(output)
+            return output
+
+        self._replace(module, forward)
+
+    def _replace(self, module: nn.Module, forward: Callable[..., Any]) -> None:
+        own = vars(module).get("forward")  # accelerate puts one there
+
+        def undo() -> None:
+            if own is None:
+                del module.forward
+            else:
+                module.forward = own
+
+        module.forward = forward
+        self._undo.append(undo)
 
     def close(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        while self._undo:
+            self._undo.pop()()
 
     def __enter__(self) -> Taps:
         return self
