@@ -238,6 +238,10 @@ class Options:
     out: Path | None
     no_peers: bool = False
     patience: float = 10.0  # minutes to wait for a quiet turn
+    only: tuple[str, ...] = ()  # beginnings of the titles that are measured; () for all
+
+    def wants(self, title: str) -> bool:
+        return not self.only or title.startswith(self.only)
 
 
 def options(what: str, rounds: int, argv: Sequence[str] | None = None) -> Options:
@@ -250,13 +254,23 @@ def options(what: str, rounds: int, argv: Sequence[str] | None = None) -> Option
     parser.add_argument("--patience", type=float, default=10, help="minutes to wait for quiet (10)")
     parser.add_argument("--lock", type=Path, help="a file to lock while something is timed")
     parser.add_argument("--out", type=Path, help="where results go, of a quick run too")
+    parser.add_argument(
+        "--only", action="append", default=[], help="a title's beginning; results of others stay"
+    )
     given = parser.parse_args(argv)
     threads = given.threads or (1 if given.quick else 2)
     torch.set_num_threads(threads)
     asked_rounds = given.rounds or (1 if given.quick else rounds)
     out = given.out or (None if given.quick else RESULTS)
     return Options(
-        given.quick, asked_rounds, threads, given.lock, out, given.no_peers, given.patience
+        given.quick,
+        asked_rounds,
+        threads,
+        given.lock,
+        out,
+        given.no_peers,
+        given.patience,
+        tuple(given.only),
     )
 
 
@@ -271,10 +285,13 @@ class Table:
 
 
 def finish(name: str, asked: Options, tables: Sequence[Table], figures: dict[str, Any]) -> None:
-    """Print the tables, and the result as one JSON line; write it where a full run does."""
+    """Print the tables, and the result as one JSON line; write it where a full run does.
+
+    What was not asked for this time keeps the result it had, with the command that made it.
+    """
     result = {
         "benchmark": name,
-        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *_what(sys.argv[1:])]),
         "when": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": machine(asked.threads),
         "rounds": asked.rounds,
@@ -285,9 +302,32 @@ def finish(name: str, asked: Options, tables: Sequence[Table], figures: dict[str
         print(text_of(table))
     if asked.out is not None:
         asked.out.mkdir(parents=True, exist_ok=True)
+        path = asked.out / f"{name}.json"
+        if asked.only and path.exists():
+            result = _beside(json.loads(path.read_text(encoding="utf-8")), result)
         written = json.dumps(result, indent=1, default=_plain)
-        (asked.out / f"{name}.json").write_text(written + "\n", encoding="utf-8")
+        path.write_text(written + "\n", encoding="utf-8")
     print(json.dumps(result, default=_plain), flush=True)
+
+
+def _what(argv: Sequence[str]) -> list[str]:
+    """The arguments that say what is measured; a lock's place is this machine's own."""
+    at = argv.index("--lock") if "--lock" in argv else len(argv)
+    return [*argv[:at], *argv[at + 2 :]]
+
+
+def _beside(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Figures and tables of now, and those of before that were not made again."""
+    again = {table["title"] for table in now["tables"]}
+    kept = [table for table in before["tables"] if table["title"] not in again]
+    commands = [*before["command"].split("; "), now["command"]]
+    return {
+        **now,
+        "command": "; ".join(dict.fromkeys(commands)),
+        "rounds": min(before["rounds"], now["rounds"]),
+        "figures": {**before["figures"], **now["figures"]},
+        "tables": [*kept, *now["tables"]],
+    }
 
 
 def machine(threads: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from benchmarks.common import Contestant, Options, Table, finish, options, timed
 from benchmarks.ending import Ending
 from benchmarks.peers.client import listed, peers
 from benchmarks.shapes import SHAPES, Shape, build, folder, prompts, wrapped
-from traitscope.engine import Batching
+from traitscope.engine import Batching, join_rule
 
 ROWS, MOST, MEAN, TRAITS = 24, 200, 40, 8
 OURS = "ours, all sites"
@@ -52,6 +52,8 @@ def main() -> None:
         peers_too = ", with peers" if work.with_peers else ""
         title = f"{work.shape.name} {work.prompts} prompts{peers_too}"
         often = dataclasses.replace(asked, rounds=work.rounds)
+        if not asked.wants(title):
+            continue
         table, figures[title] = common.measured(title, measured, work, often)
         tables.append(table)
     finish("mixed", asked, tables, figures)
@@ -62,13 +64,12 @@ def measured(work: Work, asked: Options) -> tuple[Table, dict[str, Any]]:
     hf = build(shape)
     model, asks = wrapped(shape, hf), prompts(shape, work.prompts, 5, MOST)
     direction_SDK = ours.directions(model, TRAITS)
+    batching = Batching(ROWS, join_rule(model, ROWS))  # as a run joins
     with TemporaryDirectory() as place:
         saved = folder(shape, hf, Path(place)) if work.with_peers else Path(place)
         with Ending(hf, MEAN):
-            made = ours.answers(model, asks, direction_SDK, MOST, Batching(ROWS))
-            mine = timed(
-                OURS, lambda: ours.answers(model, asks, direction_SDK, MOST, Batching(ROWS))
-            )
+            made = ours.answers(model, asks, direction_SDK, MOST, batching)
+            mine = timed(OURS, lambda: ours.answers(model, asks, direction_SDK, MOST, batching))
             others = contestants(hf, asks, made)
             with joined(work, saved, asked, asks, direction_SDK, made) as (peers_here, notes):
                 times = common.rounds([mine, *others, *peers_here], asked)

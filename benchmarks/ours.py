@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from unittest import mock
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from traitscope.core import Float32, Generation, GenerationConfig, prompt_id_of
-from traitscope.engine import Batching, Clock, Request, decode, generate, score_texts
-from traitscope.models import Anatomy, Model, Scores, Taps
-from traitscope.models.taps import Sink
+from traitscope.engine import Batching, Clock, Request, generate, score_texts
+from traitscope.models import Model
 
 __all__ = ["Made", "answers", "directions", "replayed", "streamed", "streamed_replay", "uncaptured"]
 
@@ -49,7 +45,7 @@ def requests(prompts: Sequence[Sequence[int]], new: int) -> list[Request]:
 def answers(
     model: Model,
     prompts: Sequence[Sequence[int]],
-    direction_SDK: Float32,
+    direction_SDK: Float32 | None,
     new: int,
     batching: Batching,
     clock: Clock | None = None,
@@ -88,41 +84,8 @@ def streamed_replay(model: Model, texts: Sequence[Sequence[int]], direction_SDK:
     return sum(1 for _ in score_texts(model, texts, direction_SDK))
 
 
-# --- without capture -----------------------------------------------------------------------------
-
-
-class _NoTaps(Taps):
-    """Tells its sink that a forward began, and reads nothing."""
-
-    def __init__(self, anatomy: Anatomy, sink: Sink) -> None:
-        self.sink = sink
-        self._handles = []
-        self._shape = torch.Size()
-        self._on_input(anatomy.blocks[0].module, 0)
-
-
-class _NoScores(Scores):
-    """Numbers of no site: [B, T, 0, 0] and [B, T, 0]."""
-
-    def start(self) -> None:
-        pass
-
-    def take(self, site: int, h_BTD: Tensor) -> None:
-        self._shape = (h_BTD.shape[0], h_BTD.shape[1])
-        self._device = h_BTD.device
-
-    def read(self) -> tuple[Tensor, Tensor]:
-        nothing_BTS = torch.zeros(*self._shape, 0, device=self._device)
-        return nothing_BTS[..., None], nothing_BTS
-
-
 def uncaptured(
     model: Model, prompts: Sequence[Sequence[int]], new: int, batching: Batching
 ) -> list[list[int]]:
-    """The engine's own loop with nothing tapped: what capture is held against.
-
-    The engine has no such mode, since it would be of no use; its taps are taken out for the time.
-    """
-    nowhere = np.zeros((0, model.anatomy.d_model, 0), dtype=np.float32)
-    with mock.patch.multiple(decode, Taps=_NoTaps, Scores=_NoScores):
-        return answers(model, prompts, nowhere, new, batching).texts
+    """The engine's own loop with nothing tapped: what capture is held against."""
+    return answers(model, prompts, None, new, batching).texts

@@ -33,6 +33,8 @@ def main() -> None:
     tables, figures = [], {}
     for shape, count, rounds in works:
         often = dataclasses.replace(asked, rounds=rounds)
+        if not asked.wants(shape.name):
+            continue
         table, figures[shape.name] = common.measured(shape.name, measured, shape, count, often)
         tables.append(table)
     finish("replay", asked, tables, figures)

@@ -34,22 +34,28 @@ def main() -> None:
         plan = [("framework", "float32"), ("130m", "float32"), ("130m", "bfloat16")]
     tables, figures = [], {}
     for name, dtype in plan:
+        usual_too = dtype == "float32" and name != "framework"
+        title = f"{name} {dtype}"
+        if not asked.wants(title) and not (usual_too and asked.wants("usual")):
+            continue
         shape = SHAPES[name]
         hf = build(shape, getattr(torch, dtype))
         # seconds are short there, and so more rounds are affordable
         more = dataclasses.replace(asked, rounds=asked.rounds * (3 if name == "framework" else 1))
         with TemporaryDirectory() as place:
             saved = folder(shape, hf, Path(place))
-            title = f"{name} {dtype}"
-            table, figures[title] = common.measured(title, batched, shape, hf, dtype, saved, more)
-            tables.append(table)
-            if dtype == "float32" and name != "framework":
+            if asked.wants(title):
+                table, figures[title] = common.measured(
+                    title, batched, shape, hf, dtype, saved, more
+                )
+                tables.append(table)
+            if usual_too and asked.wants("usual"):
                 table, figures["usual"] = common.measured(
                     "usual", one_by_one, shape, hf, saved, asked
                 )
                 tables.append(table)
-    if not asked.quick:
-        title = "gemma-2-2b bfloat16"
+    title = "gemma-2-2b bfloat16"
+    if not asked.quick and asked.wants(title):
         table, figures[title] = common.measured(title, large, asked)
         tables.append(table)
     finish("suite", asked, tables, figures)

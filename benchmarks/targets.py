@@ -54,6 +54,7 @@ TARGETS = (
         ("suite", "framework float32", BASE, "ours"),
         0.95,
         True,
+        why="each 2%: the last token's step, log probabilities of prompts; the rest is taps",
     ),
     Target(
         "suite, 130M, one trait",

@@ -29,6 +29,8 @@ def main() -> None:
     for name, dtype, more in works:
         often = dataclasses.replace(asked, rounds=asked.rounds * more)
         title = f"{name} {dtype}"
+        if not asked.wants(title):
+            continue
         table, figures[title] = common.measured(title, measured, SHAPES[name], dtype, often)
         tables.append(table)
     finish("traits", asked, tables, figures)
