@@ -54,7 +54,7 @@ TARGETS = (
         ("suite", "framework float32", BASE, "ours"),
         0.95,
         True,
-        why="each 2%: the last token's step, log probabilities of prompts; the rest is taps",
+        why="docs/log.md has what is known of it",
     ),
     Target(
         "suite, 130M, one trait",
@@ -170,6 +170,8 @@ def figure(target: Target) -> tuple[float, str] | None:
     values = [at["median"], at["low"], at["high"]]
     if target.upside_down:
         values = [1 / at["median"], 1 / at["high"], 1 / at["low"]]
+    if at["low"] == at["high"]:  # nothing is known of how far it spreads
+        return values[0], f"{values[0]:.2f} (one round)"
     return values[0], f"{values[0]:.2f} ({values[1]:.2f}-{values[2]:.2f})"
 
 

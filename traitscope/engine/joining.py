@@ -26,7 +26,7 @@ def forward_cost(model: Model) -> int:
     """How many tokens of a prefill cost about as much as one forward more.
 
     On a CPU reading the weights once costs some 30 tokens, and calling a block some 0.4 ms, which
-    is a lot where blocks are small (measured on 2 cores at 10-100 GFLOP/s); beside a CPU no token
+    is a lot where blocks are small (estimates from a few timings on 2 cores); beside a CPU no token
     is that slow.  A function of the model alone, so that the order of things is never timing's.
     """
     if model.device.type != "cpu":
