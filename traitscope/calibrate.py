@@ -27,7 +27,7 @@ from traitscope.core import (
     TextRecord,
     Trace,
 )
-from traitscope.engine import BATCH_TOKENS, Batching, Clock, Request, capture_internals, generate
+from traitscope.engine import Batching, Clock, Request, capture_internals, generate
 from traitscope.engine.plan import padded
 from traitscope.forecast import Lengths
 from traitscope.gauge import Timed, time_steps
@@ -142,10 +142,13 @@ def answers(
 # --- reading -------------------------------------------------------------------------------------
 
 
-def reading(read: Callable[[Sequence[int]], None], lengths: Sequence[int]) -> tuple[float, int]:
+def reading(
+    read: Callable[[Sequence[int]], None], lengths: Sequence[int], most: int
+) -> tuple[float, int]:
     """Seconds of one token, padding counted, and the most tokens that were read at once.
 
-    `read` takes the places of some texts.  More are read at a time until it takes long enough.
+    `read` takes the places of some texts, and reads `most` tokens in one forward.  More are read
+    at a time until it takes long enough.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     tokens, rate = 256, 0.0
@@ -156,10 +159,10 @@ def reading(read: Callable[[Sequence[int]], None], lengths: Sequence[int]) -> tu
         began = time.perf_counter()
         read(some)
         took = time.perf_counter() - began
-        read_now = padded([lengths[i] for i in some], BATCH_TOKENS)
+        read_now = padded([lengths[i] for i in some], most)
         rate = took / read_now
-        if took > ENOUGH or tokens >= BATCH_TOKENS or len(some) == len(order):
-            return rate, min(read_now, BATCH_TOKENS)
+        if took > ENOUGH or tokens >= most or len(some) == len(order):
+            return rate, min(read_now, most)
         tokens *= 4
 
 

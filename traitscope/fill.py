@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from traitscope.core import FurtherScores, Generation, Keep, KeptStates, read_site
-from traitscope.engine import BATCH_TOKENS, Clock, Scored, score_texts
+from traitscope.engine import Clock, Scored, forward_tokens, score_texts
 from traitscope.models import Model
 from traitscope.runs import Run, RunWriter
 from traitscope.traits.extract import stacked
@@ -53,7 +53,7 @@ def fill(
 
     for (traits, sites), names in groups.items():
         group = _Group(writer, run, model, traits, replace(keep, sites=sites))
-        wanted, batch_tokens = dict.fromkeys(names), BATCH_TOKENS
+        wanted, batch_tokens = dict.fromkeys(names), forward_tokens(model)
         while wanted:
             try:
                 group.fill(wanted, batch_tokens, clock, count)

@@ -21,7 +21,7 @@ import torch
 from traitscope.calibrate import Commit, Steps, answers, commit_of, internals_of, reading, steps_of
 from traitscope.checkup import at_load
 from traitscope.core import Float32, Generation
-from traitscope.engine import BATCH_TOKENS, Request, join_rule, mean_states, score_texts
+from traitscope.engine import Request, forward_tokens, join_rule, mean_states, score_texts
 from traitscope.engine.plan import padded
 from traitscope.errors import MachineError
 from traitscope.fill import sites_kept
@@ -243,7 +243,7 @@ class _Planner:
         render = time.perf_counter() - began
         every = [len(ids) for ids in texts] or [len(ids) for ids in neutral]
         source = texts or neutral
-        none = any_directions(model, 1)
+        none, most = any_directions(model, 1), forward_tokens(model)
 
         def read(some: Sequence[int]) -> None:
             ids = [source[i] for i in some]
@@ -252,11 +252,11 @@ class _Planner:
             else:
                 list(score_texts(model, ids, none))
 
-        rate, probed = reading(read, every)
+        rate, probed = reading(read, every, most)
         self.probed = max(self.probed, probed)
         times = bool(missing) + bool(vectors)  # what is normal is calibrated for either
-        tokens = padded([len(ids) for ids in texts], BATCH_TOKENS)
-        tokens += times * padded([len(ids) for ids in neutral], BATCH_TOKENS)
+        tokens = padded([len(ids) for ids in texts], most)
+        tokens += times * padded([len(ids) for ids in neutral], most)
         names = (*(t.name for t in missing), *(t.name for t in vectors))
         return render, rate, (names, len(texts) + times * len(neutral), tokens)
 
@@ -276,7 +276,7 @@ class _Planner:
             list(score_texts(model, [texts[i] for i in some], direction_SDK, logprobs=logprobs))
 
         lengths = [len(ids) for ids in texts]
-        rate, probed = reading(read, lengths)
+        rate, probed = reading(read, lengths, forward_tokens(model))
         self.probed = max(self.probed, probed)
         return rate, lengths
 
@@ -299,7 +299,7 @@ class _Planner:
             join=join_rule(model, rows),
             commit=part_texts(rows, len(requests)),
             read=len(read),
-            read_tokens=padded(read, BATCH_TOKENS),
+            read_tokens=padded(read, forward_tokens(model)),
             pairs=pairs[1],
             pair_tokens=pairs[2],
             opened=tuple(self._blocks(model, requests)),
@@ -366,7 +366,7 @@ class _Planner:
     ) -> int:
         """What was in use at most, without the slots, with the largest batch that is read."""
         measured = peak_memory(model.device) or 0
-        largest = min(BATCH_TOKENS, max(amounts.pair_tokens, amounts.read_tokens))
+        largest = min(forward_tokens(model), max(amounts.pair_tokens, amounts.read_tokens))
         more = max(0, largest - self.probed) * _inside(self.shape)
         slots = steps.cached * self._column(model, n_traits, n_kept)
         return measured + more - slots

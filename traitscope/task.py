@@ -19,13 +19,13 @@ import torch
 from traitscope.checkup import at_load
 from traitscope.core import Capture, Float32, Generation, TextRecord, Trace, TraitDirections
 from traitscope.engine import (
-    BATCH_TOKENS,
     Batching,
     Clock,
     Request,
     Scored,
     capture_internals,
     check_internals,
+    forward_tokens,
     generate,
     join_rule,
     score_texts,
@@ -338,7 +338,7 @@ class Task:
                 model,
                 [self.work.given[generation] for generation in wanted],
                 direction_SDK,
-                batch_tokens=BATCH_TOKENS * rows // writer.header.rows,
+                batch_tokens=forward_tokens(model) * rows // writer.header.rows,
                 logprobs=self.suite.logprobs,
                 keep=sites_kept(model, self.work.keep),
             )

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from traitscope.core import Float32, GenerationConfig
-from traitscope.engine import Clock, pick
+from traitscope.engine import Clock, has_products, pick
 from traitscope.gauge import shape_of
 from traitscope.machine import all_memory, peak_memory
 from traitscope.models import Model, Scores
@@ -125,7 +125,13 @@ def _shares(
 
 
 def limits(device: torch.device, dtype: torch.dtype) -> Limits:
-    """A third of a second, about."""
+    """A third of a second, about.
+
+    Products are in the dtype that the engine multiplies in, which is another one where a CPU has
+    none in the model's.
+    """
+    if device.type == "cpu" and not has_products(dtype):
+        dtype = torch.float32
     return Limits(_product(device, dtype), _reading(device))
 
 

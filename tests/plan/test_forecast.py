@@ -7,7 +7,7 @@ import pytest
 
 from tests import tiny
 from traitscope.core import Generation, GenerationConfig
-from traitscope.engine import BATCH_TOKENS, Batching, Clock, Request, generate
+from traitscope.engine import Batching, Clock, Request, generate
 from traitscope.engine.plan import Schedule, padded, schedule
 from traitscope.engine.replay import _batches
 from traitscope.forecast import PHASES, Amounts, Lengths, Opened, Rates, forecast
@@ -46,9 +46,9 @@ def test_columns_are_summed_over_rows_and_steps() -> None:
 def test_padding_is_that_of_the_batches() -> None:
     lengths = [7, 900, 3, 2500, 4096, 9000, 40, 40, 41]
     texts = [[0] * n for n in lengths]
-    every = sum(len(b) * max(lengths[i] for i in b) for b in _batches(texts, BATCH_TOKENS))
-    assert padded(lengths, BATCH_TOKENS) == every
-    assert padded([], BATCH_TOKENS) == 0
+    every = sum(len(b) * max(lengths[i] for i in b) for b in _batches(texts, 1024))
+    assert padded(lengths, 1024) == every
+    assert padded([], 1024) == 0
 
 
 # --- sums ----------------------------------------------------------------------------------------

@@ -2,19 +2,20 @@
 
 `decode.py` is the loop, `slots.py` its cache, `sampling.py` its dice; `replay.py` scores texts
 that exist, `internals.py` opens one block, `attention.py` says where each block looks, `agree.py`
-measures that batched = alone.  The engine knows nothing of disks, suites or screens.
+measures that batched = alone; `lean.py` makes forwards cheaper on a CPU.  The engine knows nothing
+of disks, suites or screens.
 """
 
 from traitscope.engine.agree import LONG, QUICK, WIDE, Probe, agreement, repetition
 from traitscope.engine.attention import mean_attention
 from traitscope.engine.decode import Batching, Clock, Request, generate
 from traitscope.engine.internals import capture_internals, check_internals
-from traitscope.engine.joining import join_rule
-from traitscope.engine.replay import BATCH_TOKENS, Scored, mean_states, score_texts
+from traitscope.engine.joining import forward_tokens, join_rule
+from traitscope.engine.packing import has_products
+from traitscope.engine.replay import Scored, mean_states, score_texts
 from traitscope.engine.sampling import gumbel, noise_key, pick
 
 __all__ = [
-    "BATCH_TOKENS",
     "LONG",
     "QUICK",
     "WIDE",
@@ -26,8 +27,10 @@ __all__ = [
     "agreement",
     "capture_internals",
     "check_internals",
+    "forward_tokens",
     "generate",
     "gumbel",
+    "has_products",
     "join_rule",
     "mean_attention",
     "mean_states",

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from traitscope.core import Generation, GenerationConfig, Trace
-from traitscope.engine.joining import Joining, arranged, forward_cost, pieces
+from traitscope.engine.joining import Joining, arranged, forward_cost, forward_tokens, pieces
+from traitscope.engine.lean import lean
 from traitscope.engine.logprob import own_logprob
 from traitscope.engine.outbox import HostCopy, Outbox
 from traitscope.engine.sampling import noise_key
@@ -50,15 +51,16 @@ class Request:
 class Batching:
     """`rows` texts at once; waiting prompts join when `join` slots are free.
 
-    `prefill_tokens` bounds the tokens of one prefill forward.  `steps`: "plain" makes each step as
-    it comes, "bucketed" in few shapes, "recorded" replays those as CUDA graphs; "auto" takes what
-    suits the device.  `share` takes over what begins as another text does, instead of computing
-    it again.  None of these changes a number by more than rounding.
+    `prefill_tokens` bounds the tokens of one prefill forward; None is what suits the model.
+    `steps`: "plain" makes each step as it comes, "bucketed" in few shapes, "recorded" replays those
+    as CUDA graphs; "auto" takes what suits the device.  `share` takes over what begins as another
+    text does, instead of computing it
+    again.  None of these changes a number by more than rounding.
     """
 
     rows: int
     join: int = 1
-    prefill_tokens: int = 4096
+    prefill_tokens: int | None = None
     steps: Literal["auto", "plain", "bucketed", "recorded"] = "auto"
     share: bool = True
 
@@ -116,9 +118,10 @@ def generate(
     Longest prompts go first.
     """
     if requests:
-        loop = _Loop(model, requests, direction_SDK, config, batching, clock or Clock(), keep)
-        with loop.taps:
-            yield from loop.run(on_step)
+        with lean(model):
+            loop = _Loop(model, requests, direction_SDK, config, batching, clock or Clock(), keep)
+            with loop.taps:
+                yield from loop.run(on_step)
 
 
 class _Loop:
@@ -150,6 +153,7 @@ class _Loop:
         self.width = 1 + scores_wide + self.n_kept * model.anatomy.d_model
         self.step = step_for(model, self.slots, self.scores, config, batching.steps)
         self.forward_cost = forward_cost(model)
+        self.prefill_tokens = batching.prefill_tokens or forward_tokens(model)
         self.outbox = Outbox(self.capacity, self.width)
         self.live: list[_Row] = []
         self.ended: list[_Row] = []  # texts whose numbers are still on their way
@@ -188,7 +192,7 @@ class _Loop:
     def _begin(self, requests: list[Request], joining: list[Joining], began: float) -> None:
         """Texts that share equally much (or nothing) of others', in as few forwards as pay."""
         left = [len(request.token_ids) - joining[0].shared for request in requests]
-        for part in pieces(left, self.batching.prefill_tokens, self.forward_cost):
+        for part in pieces(left, self.prefill_tokens, self.forward_cost):
             self._prefill(requests[part], joining[part], began)
 
     @torch.inference_mode()
@@ -204,7 +208,7 @@ class _Loop:
         id_BT = torch.zeros(len(rows), length + 1, dtype=torch.int64)
         for i, row in enumerate(rows):
             id_BT[i, : len(row.ids)] = torch.tensor(row.ids)
-        chunk = max(1, self.batching.prefill_tokens // len(rows))
+        chunk = max(1, self.prefill_tokens // len(rows))
         for offset in range(shared, length, chunk):
             self._prefill_chunk(rows, first, id_BT, offset, min(offset + chunk, length))
         ends = [len(row.ids) - 1 for row in rows]

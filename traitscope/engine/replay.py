@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from traitscope.core import Float32
+from traitscope.engine.joining import forward_tokens
+from traitscope.engine.lean import lean
 from traitscope.engine.logprob import own_logprob
 from traitscope.models import Means, Model, Scores, Taps
 
-__all__ = ["BATCH_TOKENS", "Scored", "mean_states", "score_texts"]
-
-BATCH_TOKENS = 4096
+__all__ = ["Scored", "mean_states", "score_texts"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def score_texts(
     texts: Sequence[Sequence[int]],
     direction_SDK: Float32,
     *,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     logprobs: bool = False,
     keep: Sequence[int] = (),
 ) -> Generator[Scored, None, None]:
@@ -61,8 +61,8 @@ def score_texts(
     """
     direction = torch.from_numpy(np.ascontiguousarray(direction_SDK)).to(model.device)
     sink = Scores(direction, keep)
-    with Taps(model.anatomy, sink):
-        for batch, chosen in enumerate(_batches(texts, batch_tokens)):
+    with lean(model), Taps(model.anatomy, sink):
+        for batch, chosen in enumerate(_batches(texts, batch_tokens or forward_tokens(model))):
             began = time.perf_counter()
             rows = [texts[i] for i in chosen]
             h_BTD = _forward(model, rows)
@@ -82,7 +82,7 @@ def mean_states(
     texts: Sequence[Sequence[int]],
     chosen_tokens: Sequence[NDArray[np.bool_]],
     *,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     on_done: Callable[[int], None] = lambda count: None,
 ) -> NDArray[np.float32]:
     """The mean state over each text's chosen tokens: [N, S, D] float32.
@@ -91,8 +91,8 @@ def mean_states(
     """
     sink = Means()
     out_NSD = np.zeros((len(texts), len(model.sites), model.anatomy.d_model), dtype=np.float32)
-    with Taps(model.anatomy, sink):
-        for chosen in _batches(texts, batch_tokens):
+    with lean(model), Taps(model.anatomy, sink):
+        for chosen in _batches(texts, batch_tokens or forward_tokens(model)):
             sink.weight_BT = _weights([chosen_tokens[i] for i in chosen]).to(model.device)
             _forward(model, [texts[i] for i in chosen])
             out_NSD[chosen] = sink.mean_BSD.numpy()

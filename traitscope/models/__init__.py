@@ -2,8 +2,9 @@
 
 `families.py` is the only place that knows architectures by name, `anatomy.py` finds their parts,
 `structure.py` those of unknown ones, `refusals.py` says what cannot work; `checkpoint.py` finds and
-loads; `taps.py` reads the residual stream inside the forward; `proof.py` holds all of it against
-the model itself; `text.py` renders chats and spells ids, `given.py` those that have an answer;
+loads; `taps.py` reads the residual stream inside the forward, `forwards.py` lets it in; `proof.py`
+holds all of it against the model itself; `text.py` renders chats and spells ids, `given.py` those
+that have an answer;
 `thoughts.py` knows how thoughts are marked, `switches.py` what a chat template can be told.
 Nothing here knows of traits, runs or screens.
 """
@@ -19,6 +20,7 @@ from traitscope.models.checkpoint import (
 )
 from traitscope.models.families import FAMILIES, Family, family_of
 from traitscope.models.fingerprint import hash_tensors
+from traitscope.models.forwards import is_anothers, wrap_forward
 from traitscope.models.given import given_ids
 from traitscope.models.model import Model, load, load_checkpoint
 from traitscope.models.proof import Proof, is_finite, prove, timed, tolerance
@@ -50,6 +52,7 @@ __all__ = [
     "family_of",
     "given_ids",
     "hash_tensors",
+    "is_anothers",
     "is_finite",
     "known_dtype",
     "load",
@@ -61,4 +64,5 @@ __all__ = [
     "template_arguments",
     "timed",
     "tolerance",
+    "wrap_forward",
 ]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from traitscope.models.anatomy import Anatomy
+from traitscope.models.forwards import wrap_forward
 
 __all__ = ["Means", "Scores", "Sink", "States", "Taps"]
 
@@ -71,14 +72,16 @@ class Taps:
             )
             self._undo.append(handle.remove)
             return
-        inner = module.forward
 
-        @wraps(inner)
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            see(args, kwargs)
-            return inner(*args, **kwargs)
+        def watched(inner: Callable[..., Any]) -> Callable[..., Any]:
+            @wraps(inner)
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                see(args, kwargs)
+                return inner(*args, **kwargs)
 
-        self._replace(module, forward)
+            return forward
+
+        self._undo.append(wrap_forward(module, watched))
 
     def _on_output(self, module: nn.Module, site: int) -> None:
         take = self.sink.take
@@ -91,27 +94,17 @@ class Taps:
             handle = module.register_forward_hook(lambda _, __, output: see(output))
             self._undo.append(handle.remove)
             return
-        inner = module.forward
 
-        @wraps(inner)
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            output = inner(*args, **kwargs)
-            see(output)
-            return output
+        def watched(inner: Callable[..., Any]) -> Callable[..., Any]:
+            @wraps(inner)
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                output = inner(*args, **kwargs)
+                see(output)
+                return output
 
-        self._replace(module, forward)
+            return forward
 
-    def _replace(self, module: nn.Module, forward: Callable[..., Any]) -> None:
-        own = vars(module).get("forward")  # accelerate puts one there
-
-        def undo() -> None:
-            if own is None:
-                del module.forward
-            else:
-                module.forward = own
-
-        module.forward = forward
-        self._undo.append(undo)
+        self._undo.append(wrap_forward(module, watched))
 
     def close(self) -> None:
         while self._undo:

@@ -1,0 +1,267 @@
+"""A model's forward made cheaper on a CPU gives its own numbers, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.exact.reference import NUCLEUS, assert_same, directions, model, requests, run
+from tests.tiny import hf_model, tokenizer
+from traitscope.engine import Batching, decode, generate, grouped, norms, packing, replay
+from traitscope.engine import lean as lean_module
+from traitscope.engine.lean import lean
+from traitscope.engine.packing import packed_weights
+from traitscope.models import Model
+
+SUBJECTS = ["gemma2", "gemma3_text", "llama", "gpt2", "qwen2", "gpt_neox", "mixtral", "gpt_oss"]
+LENGTHS, NEW_TOKENS = (3, 1, 44, 9, 1, 17, 2), (9, 6, 4, 1, 12, 7, 11)
+
+
+@pytest.fixture(autouse=True)
+def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tiny weights are packed as well; nothing is known of them afterwards."""
+    monkeypatch.setattr(packing, "LEAST", 1)
+    for known in (packing._known, grouped._same, norms._plus):
+        known.clear()  # type: ignore[attr-defined]
+    yield
+    packing._known.clear()
+
+
+def n_packed() -> int:
+    return sum(p.weight is not None for p in packing._known.values())
+
+
+def fresh(name: str, dtype: torch.dtype = torch.float32, **changes: Any) -> Model:
+    return Model.wrap(hf_model(name, **changes).to(dtype), tokenizer(), name=name)
+
+
+def traces(subject: Model) -> Any:
+    return run(subject, requests(LENGTHS, NEW_TOKENS), NUCLEUS, Batching(rows=4, join=2))
+
+
+def plainly(monkeypatch: pytest.MonkeyPatch, work: Any) -> Any:
+    with monkeypatch.context() as without:
+        for user in (decode, replay):
+            without.setattr(user, "lean", lambda model: nullcontext())
+        return work()
+
+
+def touched(subject: Model) -> list[str]:
+    """Modules with a forward that is not their class's."""
+    return [name for name, m in subject.hf.named_modules() if "forward" in vars(m)]
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_no_number_knows_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = model(name)
+    cheaper = traces(subject)
+    assert n_packed() >= 4 * len(subject.anatomy.blocks)
+    for generation, trace in plainly(monkeypatch, lambda: traces(subject)).items():
+        assert_same(subject, cheaper[generation], trace, NUCLEUS)
+    assert touched(subject) == []
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_texts_that_exist_neither(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = model(name)
+    texts = [list(range(60, 60 + n)) for n in (30, 1, 7)]
+
+    def scored() -> Any:
+        found = replay.score_texts(subject, texts, directions(subject), logprobs=True)
+        return sorted(found, key=lambda each: each.index)
+
+    for cheaper, plain in zip(scored(), plainly(monkeypatch, scored), strict=True):
+        np.testing.assert_allclose(cheaper.score, plain.score, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(cheaper.logprob, plain.logprob, rtol=1e-4, atol=1e-4)
+
+
+# --- packed weights ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_narrow_weights_are_exact(dtype: torch.dtype) -> None:
+    """Their products are at least as near to the true ones as the layer's own."""
+    subject = fresh("llama", dtype)
+    layer = subject.anatomy.blocks[0].mlp.down_proj
+    x_ND = torch.randn(7, layer.in_features).to(dtype)
+    with torch.inference_mode(), packed_weights(subject):
+        assert "forward" in vars(layer)
+        made = layer(x_ND)
+    assert made.dtype == dtype
+    true = x_ND.double() @ layer.weight.detach().double().T
+    step = torch.finfo(dtype).eps * true.abs().max()
+    assert float((made.double() - true).abs().max()) <= float(step)
+
+
+CHANGES = {
+    "all of it, in place": lambda weight: weight.mul_(1.5),
+    "all of it, by .data": lambda weight: weight.data.add_(0.3),
+    "one row, by .data": lambda weight: weight.data[5].zero_(),
+    "one column, by .data": lambda weight: weight.data[:, 41].zero_(),
+    "its place": lambda weight: weight.set_(torch.randn_like(weight)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_weight_that_changes_is_packed_anew(change: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = fresh("llama")
+    before = traces(subject)
+    with torch.no_grad():
+        change(subject.anatomy.blocks[1].mlp.gate_proj.weight)
+    after = traces(subject)
+    plain = plainly(monkeypatch, lambda: traces(subject))
+    assert any(not np.array_equal(before[g].norm, after[g].norm) for g in after)
+    for generation in plain:
+        assert_same(subject, after[generation], plain[generation], NUCLEUS)
+
+
+def test_a_layer_of_somebodys_own_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = fresh("llama")
+    layer, seen = subject.anatomy.blocks[0].mlp.up_proj, list[int]()
+    own = layer.forward
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.shape[0])
+        return own(x) * 2
+
+    layer.forward = forward
+    with lean(subject):
+        assert layer.forward is forward
+    assert vars(layer)["forward"] is forward
+
+
+def test_hooks_on_a_packed_layer_are_called() -> None:
+    subject = fresh("llama")
+    seen = list[torch.Tensor]()
+    layer = subject.anatomy.blocks[0].mlp.up_proj
+    layer.register_forward_hook(lambda module, args, output: seen.append(output))
+    traces(subject)
+    assert seen
+
+
+def test_gradients_and_empty_inputs_go_the_layers_own_way() -> None:
+    subject = fresh("llama")
+    layer = subject.anatomy.blocks[0].mlp.up_proj
+    with packed_weights(subject):
+        x = torch.randn(2, layer.in_features, requires_grad=True)
+        layer(x).sum().backward()
+        assert x.grad is not None
+        with torch.inference_mode():
+            assert layer(x[:0]).shape == (0, layer.out_features)
+            assert layer(x.double().to(torch.float32)[None]).shape == (1, 2, layer.out_features)
+
+
+def test_no_more_memory_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = fresh("llama")
+    sizes = [4 * m.weight.numel() for m in subject.hf.modules() if isinstance(m, nn.Linear)]
+    free = int(sum(sizes) / 2 / packing.SHARE)
+
+    def left(device: torch.device) -> int:
+        return free - sum(p.size for p in packing._known.values())
+
+    monkeypatch.setattr(packing, "free_memory", left)
+    with packed_weights(subject):
+        assert 0 < n_packed() < len(sizes)
+    assert sum(p.size for p in packing._known.values()) <= packing.SHARE * free
+    packing._known.clear()
+    monkeypatch.setattr(packing, "free_memory", lambda device: 0)
+    with packed_weights(subject):
+        assert n_packed() == 0
+        assert touched(subject) == []
+
+
+def test_a_product_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = fresh("llama")
+    right = packing._by
+
+    def wrong(module: Any, packed: torch.Tensor, own: Any) -> Any:
+        multiply = right(module, packed, own)
+        return lambda x: multiply(x) + 0.01
+
+    monkeypatch.setattr(packing, "_by", wrong)
+    with packed_weights(subject):
+        assert touched(subject) == []
+
+
+def test_packed_once_for_many_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject, made = fresh("llama"), list[int]()
+    pack = packing._pack
+    monkeypatch.setattr(packing, "_pack", lambda module: made.append(1) or pack(module))
+    traces(subject)
+    first = len(made)
+    traces(subject)
+    assert first > 0
+    assert len(made) == first
+
+
+# --- attention by groups -------------------------------------------------------------------------
+
+
+def test_heads_of_a_group_share_their_keys() -> None:
+    subject = model("gemma2")
+    traces(subject)
+    assert list(grouped._same.values()) == [True] * len(subject.anatomy.blocks)
+
+
+def test_attention_of_another_kind_goes_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gpt-oss has sinks, which a plain softmax knows nothing of."""
+    subject = fresh("gpt_oss")
+    subject.anatomy.config._attn_implementation = "eager"
+    made = traces(subject)
+    assert list(grouped._same.values()) == [False] * len(subject.anatomy.blocks)
+    for generation, trace in plainly(monkeypatch, lambda: traces(subject)).items():
+        assert_same(subject, made[generation], trace, NUCLEUS)
+
+
+def test_nothing_is_left_behind_whoever_ends_first() -> None:
+    subject = fresh("gemma2")
+    place = vars(sys.modules[type(subject.anatomy.blocks[0].attention).__module__])
+    own = place["eager_attention_forward"]
+    wanted, d = requests(LENGTHS, NEW_TOKENS), directions(subject)
+    first = generate(subject, wanted, d, NUCLEUS, Batching(4))
+    second = generate(subject, wanted, d, NUCLEUS, Batching(2))
+    next(first), next(second)
+    assert place["eager_attention_forward"] is not own
+    list(first)
+    late = {trace.generation: trace for trace in second}
+    assert place["eager_attention_forward"] is own
+    assert touched(subject) == []
+    whole = run(subject, wanted, NUCLEUS, Batching(2))
+    for generation, trace in late.items():
+        assert_same(subject, trace, whole[generation], NUCLEUS)
+
+
+# --- norms ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "plus"), [("gemma2", 1.0), ("llama", 0.0)])
+def test_what_a_norm_adds_to_its_weight_is_found(name: str, plus: float) -> None:
+    subject = fresh(name)
+    kind = type(subject.anatomy.final_norm)
+    with lean_module.fused_norms(subject):
+        assert norms._plus == {kind: plus}
+        assert len(touched(subject)) == sum(type(m) is kind for m in subject.hf.modules())
+
+
+def test_a_norm_of_another_kind_keeps_its_way() -> None:
+    class OddRMSNorm(nn.Module):
+        def __init__(self, size: int) -> None:
+            super().__init__()
+            self.weight, self.eps = nn.Parameter(torch.ones(size)), 1e-6
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x / x.abs().mean(dim=-1, keepdim=True) * self.weight
+
+    subject = fresh("llama")
+    odd = OddRMSNorm(subject.anatomy.d_model)
+    subject.hf.add_module("odd", odd)
+    with lean_module.fused_norms(subject):
+        assert "forward" not in vars(odd)
+        assert "odd" not in touched(subject)

@@ -1,0 +1,109 @@
+"""Plain attention of a decode step on a CPU, without repeating keys and values.
+
+Where several heads share keys and values, transformers' plain ("eager") attention copies those for
+each head, in every step; with some hundred columns the copies cost more than all else.  Here the
+heads of a group are the rows of one product with what they share.  Only models that ask for plain
+attention are concerned (Gemma-2, whose soft cap no fused kernel has); each block's own function is
+held against this one at its first step and goes on where the two differ.
+
+Legend: B rows, H heads, G groups (key-value heads), R = H / G, C columns, dh head width.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from traitscope.engine.packing import has_products
+from traitscope.models import Model
+
+__all__ = ["grouped_attention"]
+
+Attend = Callable[..., tuple[Tensor, Tensor | None]]
+
+_NAME = "eager_attention_forward"  # what every modeling file of transformers calls it
+_ALLOWED = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
+_in_use = set[Attend]()
+_same: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+@contextmanager
+def grouped_attention(model: Model) -> Iterator[None]:
+    """Within it, plain attention of one token a row goes by groups, for `model` and its like."""
+    changed = []
+    for place in _namespaces(model):
+        own = place[_NAME]
+        if own not in _in_use:  # else somebody further out has done it
+            place[_NAME] = _by_groups(own)
+            _in_use.add(place[_NAME])
+            changed.append((place, own))
+    try:
+        yield
+    finally:
+        for place, own in changed:
+            _in_use.discard(place[_NAME])
+            place[_NAME] = own
+
+
+def _namespaces(model: Model) -> Iterator[dict[str, Any]]:
+    """The modeling files whose plain attention the blocks call."""
+    if model.device.type != "cpu" or model.anatomy.config._attn_implementation != "eager":
+        return
+    seen = set[int]()
+    for block in model.anatomy.blocks:
+        for kind in type(block.attention).__mro__:
+            place = vars(sys.modules[kind.__module__])
+            if _NAME in place and id(place) not in seen:
+                seen.add(id(place))
+                yield place
+
+
+def _by_groups(own: Attend) -> Attend:
+    def attend(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        if not _fits(query, key, mask) or not _same.get(module, True):
+            return own(module, query, key, value, mask, **options)
+        scale = options.get("scaling") or query.shape[-1] ** -0.5
+        made, weight_BH1C = _grouped(query, key, value, mask, scale, options.get("softcap"))
+        if module not in _same:
+            wanted, _ = own(module, query, key, value, mask, **options)
+            apart = float((made - wanted).abs().max())
+            _same[module] = apart <= _ALLOWED[query.dtype] * float(wanted.abs().max())
+            return wanted, weight_BH1C
+        return made, weight_BH1C
+
+    return attend
+
+
+def _fits(query: Tensor, key: Tensor, mask: Any) -> bool:
+    one = query.shape[2] == 1 and query.device.type == "cpu" and query.dtype in _ALLOWED
+    shared = key.shape[1] < query.shape[1] and query.shape[1] % key.shape[1] == 0
+    added = isinstance(mask, Tensor) and mask.is_floating_point() and mask.shape[1] == 1
+    return one and shared and added and not torch.is_grad_enabled()
+
+
+def _grouped(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float, cap: float | None
+) -> tuple[Tensor, Tensor]:
+    """[B, 1, H, dh] in the queries' dtype, and the weights [B, H, 1, C]."""
+    rows, heads, _, width = query.shape
+    dtype = query.dtype
+    if not has_products(dtype):
+        query, key, value = query.float(), key.float(), value.float()
+    # heads of a group lie side by side, as `repeat_kv` has them
+    weight_BGRC = torch.matmul(query.view(rows, key.shape[1], -1, width), key.transpose(2, 3))
+    weight_BGRC = weight_BGRC.mul_(scale)
+    if cap is not None:
+        weight_BGRC = weight_BGRC.div_(cap).tanh_().mul_(cap)
+    weight_BGRC = weight_BGRC + mask
+    weight_BGRC = weight_BGRC.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+    out_BGRd = torch.matmul(weight_BGRC, value)
+    weight_BH1C = weight_BGRC.reshape(rows, heads, 1, -1)
+    return out_BGRd.reshape(rows, 1, heads, -1).to(dtype), weight_BH1C.to(dtype)

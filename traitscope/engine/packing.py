@@ -1,0 +1,158 @@
+"""Linear layers on a CPU, with weights laid out once for its kernels.
+
+A weight lies row by row, and the library that multiplies lays it out anew in every call: with the
+few rows of a decode step that costs about as much as the product.  `packed_weights` lays large
+weights out once, in oneDNN's own format, and lets their layers multiply by that.  A dtype that the
+processor has no products for is laid out in float32: nothing is lost, since sums are float32
+either way and results are rounded to the model's dtype.  This module knows linear layers and
+memory; nothing of tokens, taps or runs.
+
+Each layer is held against itself when it is packed, and keeps its own way where the two differ;
+a weight that has changed is packed anew.  The packed weights take memory of their own: of what is
+free, `SHARE` at most, and layers for which none is left keep their own way too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from traitscope.machine import free_memory
+from traitscope.models import Model, is_anothers, wrap_forward
+
+__all__ = ["LEAST", "SHARE", "has_products", "packed_weights"]
+
+LEAST = 1 << 18  # numbers: calls of smaller products cost more by oneDNN than they save
+SHARE = 0.6  # of the free memory
+_ROWS = 24  # of the products that the layout is made for; others work as well
+# largest difference allowed, relative to the largest output: rounding is inside, a mix-up is not
+_ALLOWED = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
+_TYPES = (nn.Linear, Conv1D)
+
+
+@dataclass
+class _Packed:
+    """A weight as it is multiplied by; `mark` says of which values it was made."""
+
+    weight: Tensor | None  # None: the layer keeps its own way
+    mark: tuple[object, ...]
+
+    @property
+    def size(self) -> int:
+        return 0 if self.weight is None else self.weight.numel() * self.weight.itemsize
+
+
+_known: WeakKeyDictionary[nn.Module, _Packed] = WeakKeyDictionary()
+
+
+@contextmanager
+def packed_weights(model: Model) -> Iterator[None]:
+    """Within it, large linear layers on a CPU multiply by their packed weights.
+
+    They do so in inference alone, in the model's dtype.  May be entered again while it is in use.
+    """
+    with ExitStack() as undo:
+        for module in _layers(model):
+            weight = None if is_anothers(module) else _packed(module)
+            if weight is not None:
+                undo.callback(wrap_forward(module, partial(_by, module, weight), instead=True))
+        yield
+
+
+def _layers(model: Model) -> Iterator[Any]:
+    """Those that gain: large, on a CPU, as torch or transformers wrote them."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return
+    for module in model.hf.modules():
+        if type(module) not in _TYPES:
+            continue
+        weight = module.weight
+        plain = type(weight.data) is Tensor and weight.layout == torch.strided
+        here = plain and weight.device.type == "cpu" and weight.dtype in _ALLOWED
+        if here and weight.dim() == 2 and weight.numel() >= LEAST:
+            yield module
+
+
+def _packed(module: Any) -> Tensor | None:
+    """The layer's packed weight, of the values that it has now."""
+    there, mark = _known.get(module), _mark(module.weight)
+    if there is None or there.mark != mark:
+        there = _known[module] = _Packed(_pack(module), mark)
+    return there.weight
+
+
+def _by(module: Any, packed: Tensor, own: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
+    """The layer's `forward` by its packed weight; `own` is the way it has."""
+    multiply = torch.ops.mkldnn._linear_pointwise.default
+    dtype, wide = module.weight.dtype, packed.dtype
+
+    def forward(x: Tensor) -> Tensor:
+        if x.dtype != dtype or not x.numel() or torch.is_grad_enabled():
+            return own(x)  # type: ignore[no-any-return]
+        bias = module.bias
+        if dtype == wide:
+            return multiply(x, packed, bias, "none", [], "")  # type: ignore[no-any-return]
+        bias = None if bias is None else bias.to(wide)
+        made: Tensor = multiply(x.to(wide), packed, bias, "none", [], "")
+        return made.to(dtype)
+
+    return forward
+
+
+@torch.inference_mode()
+def _pack(module: Any) -> Tensor | None:
+    """The weight laid out anew; None where there is no memory for it or the product differs."""
+    weight = module.weight.detach()
+    dtype = weight.dtype if has_products(weight.dtype) else torch.float32
+    if not _room(weight.numel() * dtype.itemsize):
+        return None
+    if type(module) is Conv1D:  # [in, out]
+        weight = weight.t()
+    try:
+        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(
+            weight.to(dtype).contiguous(), _ROWS
+        )
+        x_ND = torch.randn(2, weight.shape[1], generator=torch.Generator().manual_seed(0))
+        x_ND = x_ND.to(weight.dtype)
+        own_NO, made_NO = (
+            module.forward(x_ND).float(),
+            _by(module, packed, module.forward)(x_ND).float(),
+        )
+    except (RuntimeError, NotImplementedError):  # a build of torch without these products
+        return None
+    apart = float((own_NO - made_NO).abs().max())
+    return packed if apart <= _ALLOWED[weight.dtype] * float(own_NO.abs().max()) else None
+
+
+def _room(size: int) -> bool:
+    """Whether so many bytes more leave enough of what was free before anything was packed."""
+    free = free_memory(torch.device("cpu")) or 0
+    taken = sum(p.size for p in _known.values())
+    return taken + size <= SHARE * (free + taken)
+
+
+def has_products(dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies in this dtype here without taking detours."""
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if dtype == torch.float16:
+        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    return True
+
+
+def _mark(weight: Tensor) -> tuple[object, ...]:
+    """Changes when the weight does: its place, torch's count of changes, and a number of every row
+    and column, since changes by way of `.data` are not counted."""
+    rows, columns = weight.shape
+    at = torch.arange(max(rows, columns))
+    some = weight.detach()[at % rows, at % columns]
+    version = None if weight.is_inference() else weight._version
+    return weight.data_ptr(), version, weight.dtype, some.float().numpy().tobytes()
