@@ -158,8 +158,8 @@ def usual_table(shape: Shape, work: Took, load: Took, mine: Took) -> tuple[Table
     notes = [
         f"Worked out: {traits} x the one trait's measured time, and {traits * ROWS} x one load's "
         f"({load.wall:.2f} s, median of 4, the file in memory).",
-        "All texts are equal. The usual script reads the blocks' outputs only. Ours is a first call: "
-        "its weights are packed in it.",
+        "All texts are equal. The usual script reads the blocks' outputs only. Packing weights is "
+        "within our time.",
     ]
     title = f"{shape.name}, float32: one prompt at a time, no cache"
     columns = ("way", "wall s", "CPU s", "x ours")

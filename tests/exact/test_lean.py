@@ -14,7 +14,7 @@ from torch import nn
 
 from tests.exact.reference import NUCLEUS, assert_same, directions, model, requests, run
 from tests.tiny import hf_model, tokenizer
-from traitscope.engine import Batching, decode, generate, grouped, norms, packing, replay
+from traitscope.engine import Batching, decode, generate, grouped, joined, norms, packing, replay
 from traitscope.engine import lean as lean_module
 from traitscope.engine.lean import lean
 from traitscope.engine.packing import packed_weights
@@ -49,7 +49,7 @@ def traces(subject: Model) -> Any:
 def plainly(monkeypatch: pytest.MonkeyPatch, work: Any) -> Any:
     with monkeypatch.context() as without:
         for user in (decode, replay):
-            without.setattr(user, "lean", lambda model: nullcontext())
+            without.setattr(user, "lean", lambda model, steps=True: nullcontext())
         return work()
 
 
@@ -68,9 +68,13 @@ def test_no_number_knows_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert touched(subject) == []
 
 
+@pytest.mark.parametrize("products", [True, False])
 @pytest.mark.parametrize("name", SUBJECTS)
-def test_texts_that_exist_neither(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_that_exist_neither(
+    name: str, products: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     subject = model(name)
+    monkeypatch.setattr(lean_module, "has_products", lambda dtype: products)
     texts = [list(range(60, 60 + n)) for n in (30, 1, 7)]
 
     def scored() -> Any:
@@ -80,6 +84,7 @@ def test_texts_that_exist_neither(name: str, monkeypatch: pytest.MonkeyPatch) ->
     for cheaper, plain in zip(scored(), plainly(monkeypatch, scored), strict=True):
         np.testing.assert_allclose(cheaper.score, plain.score, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(cheaper.logprob, plain.logprob, rtol=1e-4, atol=1e-4)
+    assert (n_packed() == 0) == products  # many tokens gain little, and memory is dear
 
 
 # --- packed weights ------------------------------------------------------------------------------
@@ -265,3 +270,59 @@ def test_a_norm_of_another_kind_keeps_its_way() -> None:
     with lean_module.fused_norms(subject):
         assert "forward" not in vars(odd)
         assert "odd" not in touched(subject)
+
+
+# --- projections of one input --------------------------------------------------------------------
+
+
+@pytest.fixture
+def everything_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "LEAST", 1 << 18)
+
+
+@pytest.mark.usefixtures("everything_is_small")
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_projections_of_one_input_are_made_together(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject, products = model(name), list[int]()
+    part = joined._Product.part
+
+    def counted(self: Any, place: int, own: Any) -> Any:
+        products.append(place)
+        return part(self, place, own)
+
+    monkeypatch.setattr(joined._Product, "part", counted)
+    cheaper = traces(subject)
+    fused = name in ("gpt2", "gpt_neox")  # theirs are one product already
+    assert bool(products) != fused
+    for generation, trace in plainly(monkeypatch, lambda: traces(subject)).items():
+        assert_same(subject, cheaper[generation], trace, NUCLEUS)
+
+
+@pytest.mark.usefixtures("everything_is_small")
+@pytest.mark.parametrize("bias", [False, True])
+def test_another_input_or_order_goes_its_own_way(bias: bool) -> None:
+    subject = fresh("llama", attention_bias=bias)
+    attention = subject.anatomy.blocks[0].attention
+    layers: list[Any] = [attention.q_proj, attention.k_proj, attention.v_proj]
+    first, second = torch.randn(2, 3, subject.anatomy.d_model).unbind()
+    orders = [
+        [(0, first), (1, first), (2, first)],
+        [(1, first), (0, first), (2, second), (1, first)],
+        [(0, first), (0, second), (1, first), (2, second), (2, second)],
+    ]
+    with torch.inference_mode(), joined.joined_projections(subject):
+        for order in orders:
+            for place, x in order:
+                layer = layers[place]
+                wanted = nn.functional.linear(x, layer.weight, layer.bias)
+                torch.testing.assert_close(layer(x), wanted)
+        large = torch.randn(joined.MOST // subject.anatomy.d_model + 1, subject.anatomy.d_model)
+        for layer in layers:
+            wanted = nn.functional.linear(large, layer.weight, layer.bias)
+            torch.testing.assert_close(layer(large), wanted)
+    x = torch.randn(2, subject.anatomy.d_model, requires_grad=True)
+    with joined.joined_projections(subject):
+        layers[1](layers[0](x) @ layers[0].weight).sum().backward()
+    assert x.grad is not None

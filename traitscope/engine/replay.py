@@ -61,7 +61,7 @@ def score_texts(
     """
     direction = torch.from_numpy(np.ascontiguousarray(direction_SDK)).to(model.device)
     sink = Scores(direction, keep)
-    with lean(model), Taps(model.anatomy, sink):
+    with lean(model, steps=False), Taps(model.anatomy, sink):
         for batch, chosen in enumerate(_batches(texts, batch_tokens or forward_tokens(model))):
             began = time.perf_counter()
             rows = [texts[i] for i in chosen]
@@ -91,7 +91,7 @@ def mean_states(
     """
     sink = Means()
     out_NSD = np.zeros((len(texts), len(model.sites), model.anatomy.d_model), dtype=np.float32)
-    with lean(model), Taps(model.anatomy, sink):
+    with lean(model, steps=False), Taps(model.anatomy, sink):
         for chosen in _batches(texts, batch_tokens or forward_tokens(model)):
             sink.weight_BT = _weights([chosen_tokens[i] for i in chosen]).to(model.device)
             _forward(model, [texts[i] for i in chosen])
