@@ -215,6 +215,17 @@ def test_heads_of_a_group_share_their_keys() -> None:
     assert list(grouped._same.values()) == [True] * len(subject.anatomy.blocks)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_first_generation_is_like_any_other(dtype: torch.dtype) -> None:
+    """To the last digit: what is tried once must not show in the text that it is tried on."""
+    subject = fresh("gemma2", dtype)
+    grouped._same.clear()  # as if its proofs had not generated
+    first, second = traces(subject), traces(subject)
+    for generation, trace in first.items():
+        np.testing.assert_array_equal(trace.token_ids, second[generation].token_ids)
+        np.testing.assert_array_equal(trace.score, second[generation].score)
+
+
 def test_attention_of_another_kind_goes_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """gpt-oss has sinks, which a plain softmax knows nothing of."""
     subject = fresh("gpt_oss")

@@ -76,8 +76,9 @@ def _by_groups(own: Attend) -> Attend:
             wanted, _ = own(module, query, key, value, mask, **options)
             apart = float((made - wanted).abs().max())
             _same[module] = apart <= _ALLOWED[query.dtype] * float(wanted.abs().max())
-            return wanted, weight_BH1C
-        return made, weight_BH1C
+            if not _same[module]:
+                return wanted, weight_BH1C
+        return made, weight_BH1C  # at the first step too: a text does not know what came before it
 
     return attend
 

@@ -80,7 +80,8 @@ class _Product:
             if not few or torch.is_grad_enabled():
                 return own(x)  # type: ignore[no-any-return]
             self._input = x
-            self._parts = functional.linear(x, self._weight, self._bias).split(self._sizes, -1)
+            made = functional.linear(x, self._weight, self._bias)
+            self._parts = torch.split(made, self._sizes, dim=-1)
             return self._parts[0]
 
         def other(x: Tensor) -> Tensor:
