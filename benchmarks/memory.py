@@ -55,7 +55,10 @@ def main() -> None:
         found = of({"way": way, **USUAL}, name, asked)
         figures[way] = found
         rows.append([f"{way}, 24 rows, 50 new tokens", f"{found:.0f}"])
-    notes = [f"Beside what varies: {USUAL}; prompts of 5-30 tokens, float32."]
+    notes = [
+        f"Beside what varies: {USUAL}; prompts of 5-30 tokens, float32.",
+        "Packed weights are held before, like the model's own, and are not counted.",
+    ]
     tables.append(Table(f"{name}: generating", COLUMNS, rows, notes))
     table, figures["replay"] = replays(name, asked)
     finish("memory", asked, [*tables, table], figures)

@@ -41,7 +41,7 @@ def _groups(model: Model) -> Iterator[list[Any]]:
     for block in model.anatomy.blocks:
         for parent in (block.attention, block.mlp):
             for names in _GROUPS:
-                group = [getattr(parent, name, None) for name in names]
+                group: list[Any] = [getattr(parent, name, None) for name in names]
                 if all(map(_small, group)) and len({m.in_features for m in group}) == 1:
                     yield group
 
