@@ -66,10 +66,17 @@ def _namespaces(model: Model) -> Iterator[dict[str, Any]]:
 
 def _by_groups(own: Attend) -> Attend:
     def attend(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Any = None,
+        *others: Any,
+        **options: Any,
     ) -> tuple[Tensor, Tensor | None]:
-        if not _fits(query, key, mask) or not _same.get(module, True):
-            return own(module, query, key, value, mask, **options)
+        mask = attention_mask
+        if others or not _fits(query, key, mask) or not _same.get(module, True):
+            return own(module, query, key, value, mask, *others, **options)
         scale = options.get("scaling") or query.shape[-1] ** -0.5
         made, weight_BH1C = _grouped(query, key, value, mask, scale, options.get("softcap"))
         if module not in _same:
