@@ -338,7 +338,7 @@ class Task:
                 model,
                 [self.work.given[generation] for generation in wanted],
                 direction_SDK,
-                batch_tokens=forward_tokens(model) * rows // writer.header.rows,
+                batch_tokens=max(1, forward_tokens(model) * rows // writer.header.rows),
                 logprobs=self.suite.logprobs,
                 keep=sites_kept(model, self.work.keep),
             )

@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from traitscope.engine.packing import has_products
+from traitscope.engine.packing import ALLOWED, has_products
 from traitscope.models import Model
 
 __all__ = ["grouped_attention"]
@@ -28,7 +28,6 @@ __all__ = ["grouped_attention"]
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
 
 _NAME = "eager_attention_forward"  # what every modeling file of transformers calls it
-_ALLOWED = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 _in_use = set[Attend]()
 _same: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
@@ -82,7 +81,7 @@ def _by_groups(own: Attend) -> Attend:
         if module not in _same:
             wanted, _ = own(module, query, key, value, mask, **options)
             apart = float((made - wanted).abs().max())
-            _same[module] = apart <= _ALLOWED[query.dtype] * float(wanted.abs().max())
+            _same[module] = apart <= ALLOWED[query.dtype] * float(wanted.abs().max())
             if not _same[module]:
                 return wanted, weight_BH1C
         return made, weight_BH1C  # at the first step too: a text does not know what came before it
@@ -91,7 +90,7 @@ def _by_groups(own: Attend) -> Attend:
 
 
 def _fits(query: Tensor, key: Tensor, mask: Any) -> bool:
-    one = query.shape[2] == 1 and query.device.type == "cpu" and query.dtype in _ALLOWED
+    one = query.shape[2] == 1 and query.device.type == "cpu" and query.dtype in ALLOWED
     shared = key.shape[1] < query.shape[1] and query.shape[1] % key.shape[1] == 0
     added = isinstance(mask, Tensor) and mask.is_floating_point() and mask.shape[1] == 1
     return one and shared and added and not torch.is_grad_enabled()

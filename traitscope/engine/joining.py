@@ -48,8 +48,8 @@ def forward_tokens(model: Model) -> int:
     """How many tokens are read by one forward at most, padding included.
 
     On a CPU what blocks compute in between should stay in its cache, and larger arrays cost the
-    taking of new memory too: 12 MB of the widest ones (float32) measured best, down to an eighth
-    and up to four times as much cost up to half as much again (2 cores, 3,072 wide).
+    taking of new memory too: 12 MB of the widest ones (float32) measured best; a quarter of it
+    cost some 5% more, twice as much 15%, four times as much a half (2 cores, 3,072 wide).
     """
     if model.device.type != "cpu":
         return 4096

@@ -28,13 +28,13 @@ from transformers.pytorch_utils import Conv1D
 from traitscope.machine import free_memory
 from traitscope.models import Model, is_anothers, wrap_forward
 
-__all__ = ["LEAST", "SHARE", "has_products", "packed_weights"]
+__all__ = ["ALLOWED", "LEAST", "SHARE", "has_products", "packed_weights"]
 
 LEAST = 1 << 18  # numbers: calls of smaller products cost more by oneDNN than they save
 SHARE = 0.6  # of the free memory
 _ROWS = 24  # of the products that the layout is made for; others work as well
 # largest difference allowed, relative to the largest output: rounding is inside, a mix-up is not
-_ALLOWED = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
+ALLOWED = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 _TYPES = (nn.Linear, Conv1D)
 
 
@@ -76,7 +76,7 @@ def _layers(model: Model) -> Iterator[Any]:
             continue
         weight = module.weight
         plain = type(weight.data) is Tensor and weight.layout == torch.strided
-        here = plain and weight.device.type == "cpu" and weight.dtype in _ALLOWED
+        here = plain and weight.device.type == "cpu" and weight.dtype in ALLOWED
         if here and weight.dim() == 2 and weight.numel() >= LEAST:
             yield module
 
@@ -129,7 +129,7 @@ def _pack(module: Any) -> Tensor | None:
     except (RuntimeError, NotImplementedError):  # a build of torch without these products
         return None
     apart = float((own_NO - made_NO).abs().max())
-    return packed if apart <= _ALLOWED[weight.dtype] * float(own_NO.abs().max()) else None
+    return packed if apart <= ALLOWED[weight.dtype] * float(own_NO.abs().max()) else None
 
 
 def _room(size: int) -> bool:
