@@ -14,7 +14,17 @@ from torch import nn
 
 from tests.exact.reference import NUCLEUS, assert_same, directions, model, requests, run
 from tests.tiny import hf_model, tokenizer
-from traitscope.engine import Batching, decode, generate, grouped, joined, norms, packing, replay
+from traitscope.engine import (
+    Batching,
+    decode,
+    generate,
+    grouped,
+    joined,
+    norms,
+    packing,
+    replay,
+    rotary,
+)
 from traitscope.engine import lean as lean_module
 from traitscope.engine.lean import lean
 from traitscope.engine.packing import packed_weights
@@ -28,7 +38,7 @@ LENGTHS, NEW_TOKENS = (3, 1, 44, 9, 1, 17, 2), (9, 6, 4, 1, 12, 7, 11)
 def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Tiny weights are packed as well; nothing is known of them afterwards."""
     monkeypatch.setattr(packing, "LEAST", 1)
-    for known in (packing._known, grouped._same, norms._plus):
+    for known in (packing._known, grouped._same, norms._plus, rotary._same):
         known.clear()  # type: ignore[attr-defined]
     yield
     packing._known.clear()
@@ -281,6 +291,60 @@ def test_a_norm_of_another_kind_keeps_its_way() -> None:
     with lean_module.fused_norms(subject):
         assert "forward" not in vars(odd)
         assert "odd" not in touched(subject)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "llama"])
+@pytest.mark.parametrize("size", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("tokens", [2, 700])
+def test_norms_of_all_lengths(name: str, size: float, tokens: int) -> None:
+    """Also of vectors that are short beside epsilon, and of none at all."""
+    subject = fresh(name)
+    norm = subject.anatomy.final_norm
+    x_TD = torch.randn(tokens, subject.anatomy.d_model) * size
+    x_TD[0] = 0
+    with torch.inference_mode(), lean_module.fused_norms(subject):
+        made = norm(x_TD)
+    assert "forward" not in vars(norm)
+    with torch.inference_mode():
+        wanted = norm(x_TD)
+    torch.testing.assert_close(made, wanted, rtol=1e-5, atol=1e-6 * float(wanted.abs().max()))
+
+
+# --- rotary embeddings ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gemma3_text", "llama", "qwen2", "mixtral"])
+def test_queries_and_keys_are_turned_together(name: str) -> None:
+    traces(model(name))
+    assert list(rotary._same.values()) == [True]
+
+
+def test_a_turn_of_another_kind_goes_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that pairs neighbours, as Cohere does, is not the one that pairs halves."""
+    subject = model("cohere")
+    made = traces(subject)
+    assert list(rotary._same.values()) == [False]
+    for generation, trace in plainly(monkeypatch, lambda: traces(subject)).items():
+        assert_same(subject, made[generation], trace, NUCLEUS)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_turn_of_other_angles_is_made_anew(rows: int) -> None:
+    """Gemma-3's blocks use two kinds of angles in turn; some models give one row for all."""
+    subject = model("llama")
+    place = vars(sys.modules[type(subject.anatomy.blocks[0].attention).__module__])
+    own = place["apply_rotary_pos_emb"]
+    q, k = torch.randn(3, 4, 2, 8), torch.randn(3, 2, 2, 8)
+    angles = [(torch.randn(rows, 2, 8), torch.randn(rows, 2, 8)) for _ in range(2)]
+    with torch.inference_mode(), rotary.joint_rotary(subject):
+        turn = place["apply_rotary_pos_emb"]
+        assert turn is not own
+        for cos, sin in (*angles, *angles):
+            for made, wanted in zip(turn(q, k, cos, sin), own(q, k, cos, sin), strict=True):
+                torch.testing.assert_close(made, wanted)
+        later = torch.randn(3, 2, 4, 8), *angles[0], 2  # heads after tokens
+        torch.testing.assert_close(turn(later[0], *later)[0], own(later[0], *later)[0])
+    assert place["apply_rotary_pos_emb"] is own
 
 
 # --- projections of one input --------------------------------------------------------------------

@@ -11,15 +11,15 @@ Legend: B rows, H heads, G groups (key-value heads), R = H / G, C columns, dh he
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from traitscope.engine.modeling import replaced
 from traitscope.engine.packing import ALLOWED, has_products
 from traitscope.models import Model
 
@@ -28,39 +28,15 @@ __all__ = ["grouped_attention"]
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
 
 _NAME = "eager_attention_forward"  # what every modeling file of transformers calls it
-_in_use = set[Attend]()
 _same: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 @contextmanager
 def grouped_attention(model: Model) -> Iterator[None]:
     """Within it, plain attention of one token a row goes by groups, for `model` and its like."""
-    changed = []
-    for place in _namespaces(model):
-        own = place[_NAME]
-        if own not in _in_use:  # else somebody further out has done it
-            place[_NAME] = _by_groups(own)
-            _in_use.add(place[_NAME])
-            changed.append((place, own))
-    try:
+    plain = model.anatomy.config._attn_implementation == "eager"
+    with replaced(model, _NAME, _by_groups) if plain else nullcontext():
         yield
-    finally:
-        for place, own in changed:
-            _in_use.discard(place[_NAME])
-            place[_NAME] = own
-
-
-def _namespaces(model: Model) -> Iterator[dict[str, Any]]:
-    """The modeling files whose plain attention the blocks call."""
-    if model.device.type != "cpu" or model.anatomy.config._attn_implementation != "eager":
-        return
-    seen = set[int]()
-    for block in model.anatomy.blocks:
-        for kind in type(block.attention).__mro__:
-            place = vars(sys.modules[kind.__module__])
-            if _NAME in place and id(place) not in seen:
-                seen.add(id(place))
-                yield place
 
 
 def _by_groups(own: Attend) -> Attend:
@@ -106,9 +82,10 @@ def _grouped(
         query, key, value = query.float(), key.float(), value.float()
     # heads of a group lie side by side, as `repeat_kv` has them
     weight_BGRC = torch.matmul(query.view(rows, key.shape[1], -1, width), key.transpose(2, 3))
-    weight_BGRC = weight_BGRC.mul_(scale)
-    if cap is not None:
-        weight_BGRC = weight_BGRC.div_(cap).tanh_().mul_(cap)
+    if cap is None:
+        weight_BGRC = weight_BGRC.mul_(scale)
+    else:
+        weight_BGRC = weight_BGRC.mul_(scale / cap).tanh_().mul_(cap)
     weight_BGRC = weight_BGRC + mask
     weight_BGRC = weight_BGRC.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
     out_BGRd = torch.matmul(weight_BGRC, value)

@@ -1,20 +1,22 @@
 """A model's own forward, made cheaper on a CPU: the same numbers up to rounding.
 
-Four things that a model does in every call and need not: lay its weights out for the
+Five things that a model does in every call and need not: lay its weights out for the
 multiplication (`packing.py`), repeat keys and values for each head of a group (`grouped.py`), write
-an RMS norm out in eight operations (`norms.py`), and call small projections of one input one by one
-(`joined.py`).  Elsewhere than on a CPU this changes nothing.
+an RMS norm out in eight operations (`norms.py`), call small projections of one input one by one
+(`joined.py`), and turn queries and keys apart (`rotary.py`).  Elsewhere than on a CPU this changes
+nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 
 from traitscope.engine.grouped import grouped_attention
 from traitscope.engine.joined import joined_projections
 from traitscope.engine.norms import fused_norms
 from traitscope.engine.packing import has_products, packed_weights
+from traitscope.engine.rotary import joint_rotary
 from traitscope.models import Model
 
 __all__ = ["lean"]
@@ -27,7 +29,12 @@ def lean(model: Model, *, steps: bool = True) -> Iterator[None]:
     Without `steps` all of them have many tokens: weights are then packed only where the processor
     has no products in their dtype, since else it would save little and take as much memory again.
     """
-    pack = steps or not has_products(model.dtype)
-    packed = packed_weights(model) if pack else nullcontext()
-    with packed, joined_projections(model), grouped_attention(model), fused_norms(model):
+    if model.device.type != "cpu":
+        yield
+        return
+    with ExitStack() as cheaper:
+        if steps or not has_products(model.dtype):
+            cheaper.enter_context(packed_weights(model))
+        for way in (joined_projections, grouped_attention, fused_norms, joint_rotary):
+            cheaper.enter_context(way(model))
         yield

@@ -1,0 +1,49 @@
+"""Functions of transformers' modeling files, replaced for a while.
+
+Blocks call plain attention and the rotary embedding as functions of the file that they are written
+in, not as modules, and so it is the file's name that has to mean another function.  All models of
+one file then use it.  This module does not know what the functions do.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from traitscope.models import Model
+
+__all__ = ["replaced"]
+
+Function = Callable[..., Any]
+
+_in_use = set[Function]()
+
+
+@contextmanager
+def replaced(model: Model, name: str, make: Callable[[Function], Function]) -> Iterator[None]:
+    """Within it, `name` means `make(own)` in every file that has it and that the model's attention
+    is written in."""
+    changed = []
+    for place in _files(model):
+        own = place.get(name)
+        if callable(own) and own not in _in_use:  # else somebody further out has done it
+            place[name] = make(own)
+            _in_use.add(place[name])
+            changed.append((place, own))
+    try:
+        yield
+    finally:
+        for place, own in changed:
+            _in_use.discard(place[name])
+            place[name] = own
+
+
+def _files(model: Model) -> Iterator[dict[str, Any]]:
+    seen = set[str]()
+    for block in model.anatomy.blocks:
+        for kind in type(block.attention).__mro__:
+            if kind.__module__ not in seen:
+                seen.add(kind.__module__)
+                yield vars(sys.modules[kind.__module__])
