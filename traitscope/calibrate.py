@@ -99,8 +99,7 @@ def _solved(one: Timed, many: Timed, column: float) -> Steps:
     row = max(0.0, (together - alone) / (many.rows - one.rows)) if many.rows > one.rows else 0.0
     return Steps(
         prefill=max(0.0, one.prefill - token * one.fed),
-        # what texts take over from each other costs nothing
-        prefill_token=token * many.fed / max(many.prompt_tokens, 1),
+        prefill_token=token,
         step=max(0.0, alone - row),
         step_row=row,
         step_column=column,

@@ -31,7 +31,8 @@ class Opened:
 class Amounts:
     """What is to be done; padding is counted where texts are read in batches.
 
-    `texts` are (prompt tokens, the most new tokens); `read` and `pair` are texts that exist and
+    `texts` are (prompt tokens, the most new tokens), `prompts` their ids (None: they share
+    nothing); `read` and `pair` are texts that exist and
     those that define traits; `commit` is how many texts are written together; `kept` how many
     states of each text, by the number of its prompt's and its new tokens.
     """
@@ -48,6 +49,7 @@ class Amounts:
     opened: tuple[Opened, ...]
     kept: Literal["", "prompt", "response", "last", "all"] = ""
     kept_sites: int = 0
+    prompts: Sequence[Sequence[int]] | None = None
 
     def parts(self) -> int:
         """Commits of texts."""
@@ -145,7 +147,7 @@ def forecast(amounts: Amounts, rates: Rates, lengths: Lengths) -> Forecast:
     """Everything, for answers as long as `lengths` says."""
     new = lengths.of([most for _, most in amounts.texts])
     texts = [(prompt, made) for (prompt, _), made in zip(amounts.texts, new, strict=True)]
-    plan = schedule(texts, amounts.rows, amounts.join)
+    plan = schedule(texts, amounts.rows, amounts.join, amounts.prompts)
     written = sum(prompt + made for prompt, made in texts) + amounts.read_tokens
     prefill = plan.batches * rates.prefill + plan.prefilled * rates.prefill_token
     decode = plan.steps * rates.step + plan.row_steps * rates.step_row

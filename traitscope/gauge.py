@@ -20,7 +20,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from traitscope.core import Float32, Generation, GenerationConfig
-from traitscope.engine import Batching, Clock, Request, generate
+from traitscope.engine import Batching, Clock, Request, forward_tokens, generate
 from traitscope.models import Model
 from traitscope.sizing import DEFAULT_ROWS, Shape, StepTimes
 
@@ -53,6 +53,7 @@ def shape_of(model: Model) -> Shape:
         column_flops=sum(2 * anatomy.n_heads * (k.shape[3] + v.shape[3]) for k, v in keys),
         weight_bytes=sum(w.used_bytes for w in weights) + head_size * head.element_size(),
         widest=max(weight.widest for weight in weights),
+        forward_tokens=forward_tokens(model),
     )
 
 
@@ -129,12 +130,11 @@ def _cached(model: Model) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 class Timed:
     """Some texts begun together: seconds of their prefill, and of one step of them all.
 
-    `fed` of the prompts' `prompt_tokens` went through the model (the last ones are left to the
-    steps, and a text may take over another's beginning); `columns` were in use on average.
+    `fed` of the prompts' tokens went through the model (the last ones are left to the steps, and
+    a text may take over another's beginning); `columns` were in use on average.
     """
 
     rows: int
-    prompt_tokens: int
     fed: int
     columns: float
     prefill: float
@@ -183,7 +183,6 @@ def time_steps(
     apart = [after - before for before, after in pairwise(seconds)]
     return Timed(
         rows=len(prompts),
-        prompt_tokens=sum(len(ids) - 1 for ids in prompts),
         fed=clock.tokens - (steps + 1) * len(prompts),
         columns=max(map(len, prompts)) + steps / 2,
         prefill=clock.prefill,

@@ -87,7 +87,11 @@ def _left_in_group(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
     """What a container's limit leaves (Linux control groups, version 2)."""
     try:
         most, used = ((root / f"memory.{name}").read_text() for name in ("max", "current"))
-        return [] if most.strip() == "max" else [max(0, int(most) - int(used))]
+        if most.strip() == "max":
+            return []
+        stat = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
+        # files that were read count as used, and give way
+        return [max(0, int(most) - int(used) + int(stat.get("inactive_file", 0)))]
     except (OSError, ValueError):
         return []
 

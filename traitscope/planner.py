@@ -305,6 +305,7 @@ class _Planner:
             opened=tuple(self._blocks(model, requests)),
             kept=keep.tokens if keep.sites else "",
             kept_sites=len(keep.sites),
+            prompts=[request.token_ids for request in requests],
         )
 
     def _blocks(self, model: Model, requests: Sequence[Request]) -> Iterator[Opened]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from traitscope.core import Float32, Generation, TraitDirections
+from traitscope.engine import memory_for_texts
 from traitscope.gauge import shape_of, step_times
-from traitscope.machine import free_memory
 from traitscope.models import Model, Proof
 from traitscope.runs import Run, RunWriter
 from traitscope.sizing import DEFAULT_ROWS, Sizing, choose_rows
@@ -63,7 +63,7 @@ def rows_for(
         len(texts),
         shape.row_bytes(columns, direction_SDK.shape[2], n_kept),
         shape.working_bytes(),
-        free_memory(model.device),
+        memory_for_texts(model),
         times,
     )
 

@@ -21,7 +21,6 @@ _MULTIPLE = 8
 _OVERHEAD = 0.2  # the share of a step's time that may be spent on what all rows have in common
 _HEADROOM = 0.8  # of the free memory; the rest is for what is not counted
 _LOGITS = 4  # a row's logits, its log probabilities, and what the sampler makes of them
-_PREFILL_TOKENS = 4096  # of one forward
 _HEAD_TOKENS = 512  # whose logits exist at once in a prefill
 
 
@@ -33,7 +32,7 @@ class Shape:
     weights for one token, of experts those that it visits, without the head's `head_flops`.
     `column_flops`: attention, for a token and one column that it looks at.  `weight_bytes`: what
     a step reads at least (one token's experts), the head included.  `widest`: the widest vector
-    inside a block.
+    inside a block.  `forward_tokens`: the most that one prefill reads.
     """
 
     n_sites: int
@@ -46,6 +45,7 @@ class Shape:
     column_flops: int
     weight_bytes: int
     widest: int
+    forward_tokens: int
 
     def numbers_bytes(self, n_traits: int, n_kept: int = 0) -> int:
         """What is kept of one token until its text is written: norm, scores, states."""
@@ -58,7 +58,7 @@ class Shape:
 
     def working_bytes(self) -> int:
         """The states of the largest prefill inside a block, and the logits of its pieces."""
-        inside = _PREFILL_TOKENS * (3 * self.widest + 4 * self.d_model) * self.itemsize
+        inside = self.forward_tokens * (3 * self.widest + 4 * self.d_model) * self.itemsize
         return inside + _LOGITS * 4 * _HEAD_TOKENS * self.vocabulary
 
     def flops(self, tokens: int, with_logits: int, columns: int) -> int:

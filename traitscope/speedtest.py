@@ -18,10 +18,10 @@ from typing import Any
 import torch
 
 from traitscope.core import Generation, GenerationConfig, Prompt
-from traitscope.engine import Request
+from traitscope.engine import Request, memory_for_texts
 from traitscope.errors import InputError, MachineError
 from traitscope.gauge import any_directions, shape_of, step_times
-from traitscope.machine import free_memory, machine
+from traitscope.machine import machine
 from traitscope.models import Model, load_checkpoint, render
 from traitscope.sidebyside import Asked, Neighbours, Texts, ask
 from traitscope.sizing import DEFAULT_ROWS, choose_rows
@@ -231,7 +231,7 @@ class _Test:
             len(self.chats),
             shape.row_bytes(columns, N_TRAITS),
             shape.working_bytes(),
-            free_memory(model.device),
+            memory_for_texts(model),
             times,
         ).rows
 

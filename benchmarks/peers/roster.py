@@ -37,7 +37,8 @@ PEERS = (
     ),
     Peer(
         "transformer-lens",
-        ("transformer-lens",),
+        # 4.3.0 made none of our texts with transformers 5.24
+        ("transformer-lens", "transformers<5.24"),
         "answers that end leave no room for others; the last token has no state",
     ),
     Peer(

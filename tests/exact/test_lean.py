@@ -27,7 +27,7 @@ from traitscope.engine import (
 )
 from traitscope.engine import lean as lean_module
 from traitscope.engine.lean import lean
-from traitscope.engine.packing import packed_weights
+from traitscope.engine.packing import memory_for_texts, packed_weights
 from traitscope.models import Model
 
 SUBJECTS = ["gemma2", "gemma3_text", "llama", "gpt2", "qwen2", "gpt_neox", "mixtral", "gpt_oss"]
@@ -182,9 +182,14 @@ def test_no_more_memory_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
         return free - sum(p.size for p in packing._known.values())
 
     monkeypatch.setattr(packing, "free_memory", left)
+    before = memory_for_texts(subject)
     with packed_weights(subject):
         assert 0 < n_packed() < len(sizes)
-    assert sum(p.size for p in packing._known.values()) <= packing.SHARE * free
+    taken = sum(p.size for p in packing._known.values())
+    assert taken <= packing.SHARE * free
+    # what was left for texts is what was said before, but for what no layer fitted into any more
+    assert 0 <= left(torch.device("cpu")) - before < max(sizes)
+    assert memory_for_texts(subject) == left(torch.device("cpu"))
     packing._known.clear()
     monkeypatch.setattr(packing, "free_memory", lambda device: 0)
     with packed_weights(subject):

@@ -12,6 +12,7 @@ from traitscope.engine.plan import Schedule, padded, schedule
 from traitscope.engine.replay import _batches
 from traitscope.forecast import PHASES, Amounts, Lengths, Opened, Rates, forecast
 from traitscope.gauge import endless
+from traitscope.models import Model
 
 TEXTS = [(9, 5), (3, 9), (17, 2), (1, 4), (12, 6), (5, 1), (8, 8), (2, 3)]
 
@@ -20,19 +21,42 @@ TEXTS = [(9, 5), (3, 9), (17, 2), (1, 4), (12, 6), (5, 1), (8, 8), (2, 3)]
 def test_counts_are_those_of_the_loop(rows: int, join: int) -> None:
     model = endless(tiny.model("llama"))
     requests = [
-        # no two begin alike: what texts take over from each other is not planned
+        # no two begin alike
         Request(Generation(f"{i:016x}"), tuple(range(10 * i, 10 * i + prompt)), new)
         for i, (prompt, new) in enumerate(TEXTS)
     ]
-    nothing = np.zeros((len(model.sites), model.anatomy.d_model, 1), dtype=np.float32)
-    clock = Clock()
-    for _ in generate(
-        model, requests, nothing, GenerationConfig(), Batching(rows, min(join, rows)), clock
-    ):
-        pass
+    clock = counted(model, requests, rows, join)
     found = schedule(TEXTS, rows, join)
     assert (found.batches, found.steps) == (clock.batches, clock.steps)
     assert (found.tokens, found.new_tokens) == (clock.tokens, clock.new_tokens)
+    assert schedule(TEXTS, rows, join, [request.token_ids for request in requests]) == found
+
+
+@pytest.mark.parametrize("rows", [2, 3, 5, 20])
+@pytest.mark.parametrize("join", [1, 2])
+def test_what_texts_share_is_counted_as_the_loop_does(rows: int, join: int) -> None:
+    """Two system prompts, and two samples of each text under them."""
+    model = endless(tiny.model("llama"))
+    system = tuple(range(40)), tuple(range(60, 100))
+    prompts = [
+        (*system[i % 2], *range(10 * i, 10 * i + prompt))
+        for i, (prompt, _) in enumerate(TEXTS)
+        for _ in range(2)
+    ]
+    requests = [Request(Generation(f"{i:016x}"), ids, 2 + i % 5) for i, ids in enumerate(prompts)]
+    clock = counted(model, requests, rows, join)
+    texts = [(len(r.token_ids), r.max_new_tokens) for r in requests]
+    found = schedule(texts, rows, join, prompts)
+    assert found.shared == clock.shared_tokens > 300
+    assert (found.tokens, found.steps) == (clock.tokens, clock.steps)
+
+
+def counted(model: Model, requests: list[Request], rows: int, join: int) -> Clock:
+    nothing = np.zeros((len(model.sites), model.anatomy.d_model, 1), dtype=np.float32)
+    clock, batching = Clock(), Batching(rows, min(join, rows))
+    for _ in generate(model, requests, nothing, GenerationConfig(), batching, clock):
+        pass
+    return clock
 
 
 def test_columns_are_summed_over_rows_and_steps() -> None:

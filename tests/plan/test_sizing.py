@@ -106,6 +106,7 @@ SHAPE = Shape(
     column_flops=0,
     weight_bytes=0,
     widest=32,
+    forward_tokens=1000,
 )
 
 
@@ -113,6 +114,7 @@ def test_bytes_of_a_row() -> None:
     assert SHAPE.numbers_bytes(2) == 4 * (1 + 5 * 3)
     assert SHAPE.numbers_bytes(2, n_kept=1) == 4 * (1 + 5 * 3 + 8)
     assert SHAPE.row_bytes(100, 2) == 100 * (64 + 64 + 4) + 16 * 10
+    assert SHAPE.working_bytes() == 1000 * (3 * 32 + 4 * 8) * 4 + 16 * 512 * 10
 
 
 def test_rows_where_steps_cost_little_more_with_more_rows() -> None:
@@ -159,4 +161,4 @@ def test_steps_are_timed_within_the_context() -> None:
         "gpt2", n_positions=32, max_position_embeddings=32
     )  # positions beyond would be an error
     found = time_steps(model, [list(range(40)), [1, 2]], nothing(model), GenerationConfig())
-    assert found.prompt_tokens == 27 + 1
+    assert found.fed == 27 + 1

@@ -45,7 +45,7 @@ def test_memory_bounds_them_and_a_resumed_run_keeps_its_rows(
     whole = run_suite(small_suite(home, rows="auto"), out=Path("whole"))
     few = small_suite(home, rows="auto", prompts={"asks": {"texts": ["Is it so?"]}})
     with monkeypatch.context() as patch:
-        patch.setattr(prepare, "free_memory", lambda device: 1)
+        patch.setattr(prepare, "memory_for_texts", lambda model: 1)
         first = run_suite(few)
     again = run_suite(small_suite(home, rows="auto"), out=first.path)
     run = Run.open(again.path)

@@ -28,7 +28,7 @@ from transformers.pytorch_utils import Conv1D
 from traitscope.machine import free_memory
 from traitscope.models import Model, is_anothers, wrap_forward
 
-__all__ = ["ALLOWED", "LEAST", "SHARE", "has_products", "packed_weights"]
+__all__ = ["ALLOWED", "LEAST", "SHARE", "has_products", "memory_for_texts", "packed_weights"]
 
 LEAST = 1 << 18  # numbers: calls of smaller products cost more by oneDNN than they save
 SHARE = 0.6  # of the free memory
@@ -111,14 +111,13 @@ def _by(module: Any, packed: Tensor, own: Callable[..., Any]) -> Callable[[Tenso
 def _pack(module: Any) -> Tensor | None:
     """The weight laid out anew; None where there is no memory for it or the product differs."""
     weight = module.weight.detach()
-    dtype = weight.dtype if has_products(weight.dtype) else torch.float32
-    if not _room(weight.numel() * dtype.itemsize):
+    if _size(module) > _may_take(free_memory(torch.device("cpu")) or 0):
         return None
     if type(module) is Conv1D:  # [in, out]
         weight = weight.t()
     try:
         packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(
-            weight.to(dtype).contiguous(), _ROWS
+            weight.to(_wide(weight.dtype)).contiguous(), _ROWS
         )
         x_ND = torch.randn(2, weight.shape[1], generator=torch.Generator().manual_seed(0))
         x_ND = x_ND.to(weight.dtype)
@@ -132,11 +131,30 @@ def _pack(module: Any) -> Tensor | None:
     return packed if apart <= ALLOWED[weight.dtype] * float(own_NO.abs().max()) else None
 
 
-def _room(size: int) -> bool:
-    """Whether so many bytes more leave enough of what was free before anything was packed."""
-    free = free_memory(torch.device("cpu")) or 0
+def memory_for_texts(model: Model) -> int | None:
+    """Bytes that are free on the model's device when its weights are packed; None: not known."""
+    free = free_memory(model.device)
+    if free is None:
+        return None
+    left = sum(_size(module) for module in _layers(model) if module not in _known)
+    return free - min(left, max(0, _may_take(free)))
+
+
+def _size(module: Any) -> int:
+    """Bytes that a layer's packed weight takes."""
+    weight = module.weight
+    return int(weight.numel() * _wide(weight.dtype).itemsize)
+
+
+def _may_take(free: int) -> int:
+    """Bytes that may still be packed: a share of what was free before anything was."""
     taken = sum(p.size for p in _known.values())
-    return taken + size <= SHARE * (free + taken)
+    return int(SHARE * (free + taken)) - taken
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """What a weight of this dtype is packed in."""
+    return dtype if has_products(dtype) else torch.float32
 
 
 def has_products(dtype: torch.dtype) -> bool:

@@ -1,14 +1,16 @@
 """What the decode loop will do, before it does it: batches, steps, and how full they are.
 
 The rule is that of `decode.py`: longest prompts first, waiting ones join when `join` slots are
-free, each text is in as many steps as it has new tokens and one more.  Lengths go in, counts come
-out, exactly those that the loop's `Clock` shows; nothing is measured and torch is not needed.
+free, each text is in as many steps as it has new tokens and one more.  Lengths and prompts go in,
+counts come out, exactly those that the loop's `Clock` shows; nothing is measured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from traitscope.engine.joining import arranged
 
 __all__ = ["Schedule", "padded", "schedule"]
 
@@ -17,12 +19,14 @@ __all__ = ["Schedule", "padded", "schedule"]
 class Schedule:
     """Counts over a whole generation.
 
-    `batches`: times that prompts joined together; `prefilled`: their tokens but the last ones;
-    `steps`; `row_steps`: rows summed over steps; `columns`: rows times columns in use, summed.
+    `batches`: times that prompts joined together; `prefilled`: their tokens but the last ones, and
+    but the `shared` ones that were taken over from texts that begin in the same way; `steps`;
+    `row_steps`: rows summed over steps; `columns`: rows times columns in use, summed.
     """
 
     batches: int = 0
     prefilled: int = 0
+    shared: int = 0
     steps: int = 0
     row_steps: int = 0
     columns: int = 0
@@ -30,32 +34,52 @@ class Schedule:
 
     @property
     def tokens(self) -> int:
-        """All that are fed, prompts included (where no text takes over another's beginning)."""
+        """All that are fed, prompts included."""
         return self.prefilled + self.row_steps
 
 
-def schedule(texts: Sequence[tuple[int, int]], rows: int, join: int = 1) -> Schedule:
-    """For texts of (prompt tokens, new tokens), `rows` at once."""
-    waiting = sorted(texts, key=lambda text: -text[0])
+def schedule(
+    texts: Sequence[tuple[int, int]],
+    rows: int,
+    join: int = 1,
+    prompts: Sequence[Sequence[int]] | None = None,
+) -> Schedule:
+    """For texts of (prompt tokens, new tokens), `rows` at once.
+
+    `prompts` are their ids, for what they share; without them nothing is shared.
+    """
+    waiting = sorted(range(len(texts)), key=lambda i: -texts[i][0])
     capacity = min(rows, len(texts))
-    live: list[tuple[int, int]] = []  # (position of the token to be fed, steps left)
-    batches = prefilled = steps = row_steps = columns = 0
+    live: list[tuple[int, int, int]] = []  # (text, position of the token to be fed, steps left)
+    batches = prefilled = shared = steps = row_steps = columns = 0
     while waiting or live:
         free = capacity - len(live)
         if waiting and (not live or free >= min(join, len(waiting), capacity)):
             joining, waiting = waiting[:free], waiting[free:]
             batches += 1
-            prefilled += sum(prompt - 1 for prompt, _ in joining)
-            live += [(prompt - 1, new + 1) for prompt, new in joining]
+            took = _taken_over([text for text, _, _ in live], joining, prompts)
+            shared += took
+            prefilled += sum(texts[i][0] - 1 for i in joining) - took
+            live += [(i, texts[i][0] - 1, texts[i][1] + 1) for i in joining]
         # nothing changes until the next text ends
-        stretch, n = min(left for _, left in live), len(live)
-        first = max(position for position, _ in live) + 1
+        stretch, n = min(left for _, _, left in live), len(live)
+        first = max(position for _, position, _ in live) + 1
         steps += stretch
         row_steps += stretch * n
         columns += n * (stretch * first + stretch * (stretch - 1) // 2)
-        live = [(at + stretch, left - stretch) for at, left in live if left > stretch]
+        live = [(i, at + stretch, left - stretch) for i, at, left in live if left > stretch]
     new_tokens = sum(new for _, new in texts)
-    return Schedule(batches, prefilled, steps, row_steps, columns, new_tokens)
+    return Schedule(batches, prefilled, shared, steps, row_steps, columns, new_tokens)
+
+
+def _taken_over(
+    live: Sequence[int], joining: Sequence[int], prompts: Sequence[Sequence[int]] | None
+) -> int:
+    """Tokens that texts which join need not read again."""
+    if prompts is None:
+        return 0
+    groups = arranged([prompts[i] for i in live], [prompts[i] for i in joining])
+    return sum(one.shared for group in groups for one in group)
 
 
 def padded(lengths: Sequence[int], batch_tokens: int) -> int:
