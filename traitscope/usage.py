@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from traitscope.core import Float32, GenerationConfig
-from traitscope.engine import Clock, has_products, pick
+from traitscope.engine import Clock, has_products, packed_bytes, pick
 from traitscope.gauge import shape_of
 from traitscope.machine import all_memory, peak_memory
 from traitscope.models import Model, Scores
@@ -57,9 +57,8 @@ def used(
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """As plain values, for a run's log; `texts` made are (prompt tokens, all tokens)."""
-    found: dict[str, Any] = {
-        "memory": {"peak": peak_memory(model.device), "all": all_memory(model.device)}
-    }
+    memory = {"peak": peak_memory(model.device), "all": all_memory(model.device)}
+    found: dict[str, Any] = {"memory": {**memory, "packed": packed_bytes(model)}}
     if clock.steps == 0 or clock.prefill + clock.decode < LONG_ENOUGH:
         return found
     machine = limits(model.device, model.dtype)
@@ -80,6 +79,7 @@ def used(
             "machine": machine.bandwidth,
             "decode": done["decode_bytes"] / clock.decode,
         },
+        "narrower": model.device.type != "cpu" or has_products(torch.bfloat16),
         "rows": rows,
         "waited": clock.batches > 1,
         "shares": _shares(seconds, clock, inside),

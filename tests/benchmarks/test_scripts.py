@@ -92,6 +92,18 @@ def test_a_machine_that_stays_busy_is_not_measured_on(monkeypatch: pytest.Monkey
         common.rounds([Contestant("a", lambda: Took(1, 1))], asked)
 
 
+def test_what_a_turn_does_not_time_is_not_somebody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process times its load alone; its imports are its own all the same."""
+    monkeypatch.setattr(common, "busy_seconds", common._spent)
+    spin = "import time; t = time.process_time()\nwhile time.process_time() < t + 0.3: pass"
+
+    def turn() -> Took:
+        subprocess.run([sys.executable, "-c", spin], check=True)
+        return Took(0.1, 0.1)
+
+    assert common.watched(Contestant("a", turn)) == (Took(0.1, 0.1), 0.0)
+
+
 def test_a_table_is_markdown() -> None:
     text = common.text_of(Table("T", ("a", "b"), [["1", "22"]], ["A note."]))
     assert text.splitlines()[3:6] == ["| a | b  |", "|---|----|", "| 1 | 22 |"]

@@ -352,6 +352,26 @@ def test_a_turn_of_other_angles_is_made_anew(rows: int) -> None:
     assert place["apply_rotary_pos_emb"] is own
 
 
+def test_a_turn_that_pairs_otherwise_is_found_out() -> None:
+    """Its shapes alone do not tell; its numbers do, before any of them is used."""
+    subject = model("llama")
+    place = vars(sys.modules[type(subject.anatomy.blocks[0].attention).__module__])
+
+    def odd(q: Any, k: Any, cos: Any, sin: Any) -> Any:
+        cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
+        return q * cos - q.flip(-1) * sin, k * cos - k.flip(-1) * sin
+
+    given = torch.randn(3, 4, 2, 8), torch.randn(3, 2, 2, 8), *torch.randn(2, 3, 2, 8).unbind()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(place, "apply_rotary_pos_emb", odd)
+        with torch.inference_mode(), rotary.joint_rotary(subject):
+            for _ in range(2):
+                made = place["apply_rotary_pos_emb"](*given)
+                for one, wanted in zip(made, odd(*given), strict=True):
+                    torch.testing.assert_close(one, wanted, rtol=0, atol=0)
+    assert rotary._same == {odd: False}
+
+
 # --- projections of one input --------------------------------------------------------------------
 
 

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests import tiny
 from traitscope import usage as module
 from traitscope.core import Generation, GenerationConfig
-from traitscope.engine import Batching, Clock, Request, generate
+from traitscope.engine import Batching, Clock, Request, generate, packing
 from traitscope.engine.internals import eager
 from traitscope.gauge import endless, shape_of
 from traitscope.report.usage import bottleneck, usage_lines
@@ -76,6 +77,17 @@ def test_shares_add_up_and_a_short_call_is_not_probed(monkeypatch: pytest.Monkey
     found = used(model, texts, direction, config, short, {**SECONDS, "total": 10.0})
     assert set(found) == {"memory"}
     assert 0 < found["memory"]["peak"] < found["memory"]["all"]
+    assert found["memory"]["packed"] == 0
+
+
+def test_what_packed_weights_take_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "LEAST", 1)
+    model = tiny.model("llama")
+    nothing = np.zeros((len(model.sites), model.anatomy.d_model, 1), dtype=np.float32)
+    with packing.packed_weights(model):
+        found = used(model, [], nothing, GenerationConfig(), Clock(), SECONDS)
+    layers = [m for m in model.hf.modules() if isinstance(m, nn.Linear)]
+    assert found["memory"]["packed"] == 4 * sum(layer.weight.numel() for layer in layers)
 
 
 # --- words ---------------------------------------------------------------------------------------
@@ -104,6 +116,10 @@ def test_lines_say_what_was_recorded() -> None:
         "1.0 TFLOP/s and 10.0 GB/s",
     ]
     assert usage_lines({}, {}, {}, 24, "float32") == []
+    packed = {"memory": {"peak": 2e9, "all": 16e9, "packed": 1.2e9}, "disk": 3_500_000}
+    assert list(usage_lines(packed, {}, {}, 24, "float32")) == [
+        "2.0 GB of 16.0 GB of memory at most (1.2 GB for weights laid out anew), 3.5 MB of disk"
+    ]
 
 
 def test_a_plan_stands_beside_what_happened() -> None:
@@ -127,6 +143,12 @@ def test_a_plan_stands_beside_what_happened() -> None:
         (usage({"decode": 0.9}, 0.2, 0.8), 24, "float32", "held back by memory (80%"),
         (usage({"decode": 0.9}, 0.9, 0.8), 24, "float32", "a narrower dtype or another device"),
         (usage({"decode": 0.9}, 0.9, 0.8), 24, "bfloat16", "of it): another device would help"),
+        (  # a processor without products in bfloat16
+            usage({"decode": 0.9}, 0.9, 0.8) | {"narrower": False},
+            24,
+            "float32",
+            "of it): another device would help",
+        ),
     ],
 )
 def test_the_bottleneck_is_one_sentence(

@@ -357,6 +357,28 @@ def test_half_the_memory_is_enough(
     whole(replay(model, CHATS, [traits["hedged"]], out=tmp_path / "chats"))
 
 
+def test_after_an_oom_no_fewer_than_one_text_is_read(
+    home: Path,
+    model: Model,
+    traits: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A forward's tokens, halved to nothing, would mean as many as ever."""
+    real, tried = task.score_texts, list[int]()
+
+    def small(*given: Any, batch_tokens: int, **options: Any) -> Any:
+        tried.append(batch_tokens)
+        if len(tried) == 1:
+            raise torch.OutOfMemoryError
+        return real(*given, batch_tokens=batch_tokens, **options)
+
+    monkeypatch.setattr(task, "forward_tokens", lambda model: 1)
+    monkeypatch.setattr(task, "score_texts", small)
+    whole(replay(model, CHATS, [traits["hedged"]], out=tmp_path / "chats"))
+    assert tried == [1, 1]
+
+
 def test_another_model_is_refused(
     home: Path, captured: Run, traits: dict[str, str], tmp_path: Path
 ) -> None:

@@ -131,7 +131,8 @@ def replay(
         allow_unproven=allow_unproven,
     )
     suite = replay_suite(model, place, traits, blocks, logprobs=not no_logprobs, **others)
-    return make_suite(suite, out, fresh, json, retry_failed)
+    folder = None if out is None else Path(os.path.expanduser(out))
+    return make_suite(suite, folder, fresh, retry_failed, Screen.now(json=json))
 
 
 def _run_again(place: Path, traits: list[str], how: dict[str, Any], json: bool) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from traitscope.cli.of_suite import of_a_suite
 from traitscope.cli.options import (
     Adapter,
     AllowUnproven,
@@ -51,39 +52,8 @@ __all__ = ["block_of", "capture", "init", "make_suite", "report_outcome", "run"]
 SOME_FAILED = 1
 
 
-def run(
-    suite: Annotated[
-        str,
-        typer.Argument(
-            metavar="SUITE",
-            help="A suite's file or folder, or the name of a bundled one: overnight.",
-        ),
-    ],
-    model: Annotated[
-        str | None,
-        typer.Option("--model", metavar="NAME", help="pocket, a local folder or a hub id."),
-    ] = None,
-    adapter: Adapter = None,
-    revision: Revision = None,
-    trust_remote_code: TrustRemoteCode = None,
-    max_new_tokens: MaxNewTokens = None,
-    temperature: Temperature = None,
-    top_p: TopP = None,
-    top_k: TopK = None,
-    seed: Seed = None,
-    samples: Samples = None,
-    thinking: Thinking = None,
-    template_arg: TemplateArg = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    rows: Rows = None,
-    keep: Keep = None,
-    out: Out = None,
-    fresh: Fresh = False,
-    retry_failed: RetryFailed = False,
-    allow_unproven: AllowUnproven = False,
-    json: Json = False,
-) -> int:
+@of_a_suite
+def run(suite: Suite, out: Path | None, fresh: bool, retry_failed: bool, screen: Screen) -> int:
     """Run a suite: load its model once, ask all its prompts, keep every trait at every token.
 
     The same command goes on where it stopped, and makes only what is new.
@@ -95,28 +65,7 @@ def run(
 
       traitscope run my-suite/ --model google/gemma-2-2b-it --samples 5
     """
-    from traitscope.suite import load_suite
-
-    options = given(
-        model=model,
-        adapter=adapter,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        seed=seed,
-        samples=samples,
-        device=device,
-        dtype=dtype,
-        rows=rows,
-        keep=keep,
-        thinking=thinking,
-        template=template_of(template_arg),
-        allow_unproven=allow_unproven or None,  # not given leaves the suite's own
-    )
-    return make_suite(load_suite(suite, options), out, fresh, json, retry_failed)
+    return make_suite(suite, out, fresh, retry_failed, screen)
 
 
 def capture(
@@ -208,7 +157,8 @@ def capture(
             allow_unproven=allow_unproven,
         ),
     )
-    return make_suite(suite, out, fresh, json, retry_failed)
+    place = None if out is None else Path(os.path.expanduser(out))
+    return make_suite(suite, place, fresh, retry_failed, Screen.now(json=json))
 
 
 def init(
@@ -243,18 +193,16 @@ def init(
 # --- running and reporting -----------------------------------------------------------------------
 
 
-def make_suite(suite: Suite, out: str | None, fresh: bool, json: bool, retry_failed: bool) -> int:
+def make_suite(
+    suite: Suite, out: Path | None, fresh: bool, retry_failed: bool, screen: Screen
+) -> int:
     """Run a suite as the options say, and report it."""
     from traitscope.runner import run_suite
 
-    place = None if out is None else Path(os.path.expanduser(out))
-
     def call(progress: Progress) -> Outcome:
-        return run_suite(
-            suite, out=place, fresh=fresh, progress=progress, retry_failed=retry_failed
-        )
+        return run_suite(suite, out=out, fresh=fresh, progress=progress, retry_failed=retry_failed)
 
-    return report_outcome(call, Screen.now(json=json))
+    return report_outcome(call, screen)
 
 
 def report_outcome(call: Callable[[Progress], Outcome], screen: Screen) -> int:

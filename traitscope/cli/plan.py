@@ -5,41 +5,16 @@ Knows how the plan is said, not how it is made.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from traitscope.cli.options import (
-    Adapter,
-    AllowUnproven,
-    Device,
-    Dtype,
-    Fresh,
-    Json,
-    Keep,
-    MaxNewTokens,
-    Out,
-    RetryFailed,
-    Revision,
-    Rows,
-    Samples,
-    Seed,
-    Temperature,
-    TemplateArg,
-    Thinking,
-    TopK,
-    TopP,
-    TrustRemoteCode,
-    given,
-    template_of,
-)
+from traitscope.cli.of_suite import of_a_suite
 from traitscope.cli.screen import Screen
 from traitscope.cli.units import count, seconds, size
 from traitscope.report.palette import ASCII, DIM, TITLE, UNICODE, Signs, foreground
@@ -48,6 +23,7 @@ from traitscope.report.plain import one_line
 if TYPE_CHECKING:
     from traitscope.forecast import Forecast
     from traitscope.planner import Plan
+    from traitscope.suite import Suite
 
 __all__ = ["plan"]
 
@@ -63,39 +39,8 @@ _SAID = {
 }
 
 
-def plan(
-    suite: Annotated[
-        str,
-        typer.Argument(
-            metavar="SUITE",
-            help="A suite's file or folder, or the name of a bundled one: overnight.",
-        ),
-    ],
-    model: Annotated[
-        str | None,
-        typer.Option("--model", metavar="NAME", help="pocket, a local folder or a hub id."),
-    ] = None,
-    adapter: Adapter = None,
-    revision: Revision = None,
-    trust_remote_code: TrustRemoteCode = None,
-    max_new_tokens: MaxNewTokens = None,
-    temperature: Temperature = None,
-    top_p: TopP = None,
-    top_k: TopK = None,
-    seed: Seed = None,
-    samples: Samples = None,
-    thinking: Thinking = None,
-    template_arg: TemplateArg = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    rows: Rows = None,
-    keep: Keep = None,
-    out: Out = None,
-    fresh: Fresh = False,
-    retry_failed: RetryFailed = False,
-    allow_unproven: AllowUnproven = False,
-    json: Json = False,
-) -> int:
+@of_a_suite
+def plan(suite: Suite, out: Path | None, fresh: bool, retry_failed: bool, screen: Screen) -> int:
     """What a suite would do here, and take: loads, batches, tokens, time, memory, disk.
 
     Runs nothing of it: loads the model once and measures for a few seconds. What is there already
@@ -107,38 +52,14 @@ def plan(
 
       traitscope plan my-suite/ --model google/gemma-2-2b-it --samples 5
     """
-    from traitscope.suite import load_suite
-
-    options = given(
-        model=model,
-        adapter=adapter,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        seed=seed,
-        samples=samples,
-        device=device,
-        dtype=dtype,
-        rows=rows,
-        keep=keep,
-        thinking=thinking,
-        template=template_of(template_arg),
-        allow_unproven=allow_unproven or None,
-    )
-    found = load_suite(suite, options)
-    screen = Screen.now(json=json)
     from traitscope.cli.progress import progress_on
     from traitscope.planner import plan as work_out
     from traitscope.ticks import Tick
 
-    place = None if out is None else Path(os.path.expanduser(out))
     with screen.work(), progress_on(screen) as progress:
-        made = work_out(found, out=place, fresh=fresh, retry_failed=retry_failed, progress=progress)
+        made = work_out(suite, out=out, fresh=fresh, retry_failed=retry_failed, progress=progress)
         progress(Tick("done"))
-    if json:
+    if screen.json:
         screen.result(made.to_dict())
     else:
         screen.show(Group(*_page(made, UNICODE if screen.unicode else ASCII)))

@@ -11,7 +11,7 @@ from traitscope.engine.attention import mean_attention
 from traitscope.engine.decode import Batching, Clock, Request, generate
 from traitscope.engine.internals import capture_internals, check_internals
 from traitscope.engine.joining import forward_tokens, join_rule
-from traitscope.engine.packing import has_products, memory_for_texts
+from traitscope.engine.packing import has_products, memory_for_texts, packed_bytes
 from traitscope.engine.replay import Scored, mean_states, score_texts
 from traitscope.engine.sampling import gumbel, noise_key, pick
 
@@ -36,6 +36,7 @@ __all__ = [
     "mean_states",
     "memory_for_texts",
     "noise_key",
+    "packed_bytes",
     "pick",
     "repetition",
     "score_texts",

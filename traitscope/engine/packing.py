@@ -28,7 +28,15 @@ from transformers.pytorch_utils import Conv1D
 from traitscope.machine import free_memory
 from traitscope.models import Model, is_anothers, wrap_forward
 
-__all__ = ["ALLOWED", "LEAST", "SHARE", "has_products", "memory_for_texts", "packed_weights"]
+__all__ = [
+    "ALLOWED",
+    "LEAST",
+    "SHARE",
+    "has_products",
+    "memory_for_texts",
+    "packed_bytes",
+    "packed_weights",
+]
 
 LEAST = 1 << 18  # numbers: calls of smaller products cost more by oneDNN than they save
 SHARE = 0.6  # of the free memory
@@ -138,6 +146,11 @@ def memory_for_texts(model: Model) -> int | None:
         return None
     left = sum(_size(module) for module in _layers(model) if module not in _known)
     return free - min(left, max(0, _may_take(free)))
+
+
+def packed_bytes(model: Model) -> int:
+    """What the packed weights of a model take."""
+    return sum(_known[module].size for module in _layers(model) if module in _known)
 
 
 def _size(module: Any) -> int:

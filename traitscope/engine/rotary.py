@@ -10,7 +10,7 @@ Legend: B rows, H heads, G key-value heads, T tokens, dh head width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,31 +41,33 @@ def _together(own: Turn) -> Turn:
     signed = _Signed()
 
     def turn(*args: Any, **options: Any) -> Any:
-        if options or not _fits(args) or not _same.get(own, True):
+        if options or not _fits(*args):
             return own(*args, **options)
-        q, k, cos, sin = args
-        qk = torch.cat((q, k), 1)
-        made = torch.addcmul(qk * cos.unsqueeze(1), qk.roll(q.shape[-1] // 2, -1), signed.of(sin))
-        parts = torch.split(made, [q.shape[1], k.shape[1]], 1)
         if own not in _same:
-            wanted = own(q, k, cos, sin)
-            _same[own] = all(map(_alike, parts, wanted))
-            if not _same[own]:
-                return wanted
-        return parts
+            pairs = zip(_turned(signed, *args), own(*args), strict=True)
+            _same[own] = all(_alike(made, wanted) for made, wanted in pairs)
+        return _turned(signed, *args) if _same[own] else own(*args)
 
     return turn
 
 
-def _fits(args: tuple[Any, ...]) -> bool:
-    """Few queries [B, H, T, dh] and keys, cosines and sines [B or 1, T, dh], on a CPU."""
+def _fits(*args: Any) -> bool:
+    """Few queries [B, H, T, dh] and keys [B, G, T, dh], cosines and sines [B or 1, T, dh]."""
     if len(args) != 4 or not all(isinstance(each, Tensor) for each in args):
         return False  # GPT-J's, for one, takes one tensor at a time
-    q, _, cos, sin = args
-    here = q.device.type == "cpu" and not torch.is_grad_enabled()
-    alike = all(x.dtype == torch.float32 and x.shape[-1] == q.shape[-1] for x in args)
-    few = q.dim() == 4 and q.numel() <= MOST and q.shape[-1] % 2 == 0
-    return here and alike and few and cos.dim() == sin.dim() == 3
+    q, k, cos, sin = args
+    if (q.dim(), k.dim(), cos.dim(), sin.dim()) != (4, 4, 3, 3) or torch.is_grad_enabled():
+        return False
+    here = all(x.device.type == "cpu" and x.dtype == torch.float32 for x in args)
+    tokens, width = q.shape[2:]
+    alike = k.shape[2:] == (tokens, width) == cos.shape[1:] == sin.shape[1:]
+    return here and alike and width % 2 == 0 and q.numel() <= MOST
+
+
+def _turned(signed: _Signed, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> Sequence[Tensor]:
+    qk = torch.cat((q, k), 1)
+    made = torch.addcmul(qk * cos.unsqueeze(1), qk.roll(q.shape[-1] // 2, -1), signed.of(sin))
+    return torch.split(made, [q.shape[1], k.shape[1]], 1)
 
 
 def _alike(made: Tensor, wanted: Tensor) -> bool:

@@ -69,8 +69,10 @@ def _planned(
 def _memory(usage: Mapping[str, Any]) -> Iterator[str]:
     memory = usage.get("memory", {})
     if memory.get("peak") and memory.get("all"):
+        packed = memory.get("packed")
+        weights = f" ({_size(packed)} for weights laid out anew)" if packed else ""
         disk = f", {_size(usage['disk'])} of disk" if usage.get("disk") else ""
-        yield f"{_size(memory['peak'])} of {_size(memory['all'])} of memory at most{disk}"
+        yield f"{_size(memory['peak'])} of {_size(memory['all'])} of memory at most{weights}{disk}"
 
 
 def _shares(usage: Mapping[str, Any]) -> Iterator[str]:
@@ -97,7 +99,9 @@ def bottleneck(usage: Mapping[str, Any], rows: int, dtype: str) -> Iterator[str]
     if not shares:
         return
     first = max(shares, key=lambda name: shares[name])
-    narrower = "another device" if dtype in _NARROW else "a narrower dtype or another device"
+    # a CPU may have no products in narrower dtypes; logs of before do not say
+    gains = dtype not in _NARROW and usage.get("narrower", True)
+    narrower = "a narrower dtype or another device" if gains else "another device"
     if first in _ADVICE:
         yield _ADVICE[first]
     elif first == "replay":
