@@ -249,7 +249,8 @@ def test_importing_the_torch_free_rooms_loads_no_torch() -> None:
     code = f"""
 import sys
 import traitscope
-assert not any(name.startswith("traitscope.") for name in sys.modules), "the front door is lazy"
+opened = {{name for name in sys.modules if name.startswith("traitscope.")}}
+assert opened == {{"traitscope.lazy"}}, "the front door is lazy"
 import {", ".join(f"traitscope.{name}" for name in rooms)}
 loaded = sorted({{"torch", "transformers"}} & set(sys.modules))
 assert not loaded, loaded

@@ -6,8 +6,9 @@ no time and no torch.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from traitscope.lazy import when_used
 
 if TYPE_CHECKING:
     from traitscope.checkup import doctor
@@ -45,26 +46,20 @@ __all__ = [
     "run_suite",
 ]
 
-_HOME = {
-    "checkup": ("doctor",),
-    "core": ("Generation", "GenerationConfig", "Message", "Prompt", "Site", "Window"),
-    "errors": ("InputError", "TraitscopeError"),
-    "models": ("Model", "load"),
-    "prompts": ("load_prompts",),
-    "replays": ("replay",),
-    "runner": ("capture", "run_suite"),
-    "runs": ("Run", "compare"),
-    "suite": ("Suite", "init_folder", "load_suite"),
-}
-
-
-def __getattr__(name: str) -> object:
-    for home, names in _HOME.items():
-        if name in names:
-            value = getattr(import_module(f"traitscope.{home}"), name)
-            globals()[name] = value
-            return value
-    raise AttributeError(f"module 'traitscope' has no attribute '{name}'")
+__getattr__ = when_used(
+    __name__,
+    {
+        "checkup": ("doctor",),
+        "core": ("Generation", "GenerationConfig", "Message", "Prompt", "Site", "Window"),
+        "errors": ("InputError", "TraitscopeError"),
+        "models": ("Model", "load"),
+        "prompts": ("load_prompts",),
+        "replays": ("replay",),
+        "runner": ("capture", "run_suite"),
+        "runs": ("Run", "compare"),
+        "suite": ("Suite", "init_folder", "load_suite"),
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ __all__ = ["Worker", "peers"]
 ROOT = Path(__file__).parent.parent.parent
 # |difference of scores| over |h|: float32, and what bfloat16 does to a sum in another order
 CLOSE = {"float32": 1e-5, "bfloat16": 3e-2}
+# of the texts in float32: where two tokens are as likely, another order of sums takes the other one
+EQUAL = 0.95
 
 
 @dataclass
@@ -40,6 +43,7 @@ class Worker:
     sites: list[int]
     versions: dict[str, str]
     dtype: str
+    note: str = ""  # what is worth saying of its answers
 
     @property
     def label(self) -> str:
@@ -67,19 +71,33 @@ class Worker:
         keep = self.folder / "made.pt"
         self.ask({"do": do, "batches": batches, "given": given, "keep": str(keep)})
         theirs = torch.load(keep, map_location="cpu", weights_only=True)
-        if theirs["texts"] is not None and self.dtype == "float32":
-            same = sum(a == b for a, b in zip(theirs["texts"], ours.texts, strict=True))
-            if same < len(ours.texts):
-                return f"{same} of {len(ours.texts)} texts equal"
-        far = max(
-            self._far(*each) for each in zip(ours.scores, ours.norms, theirs["scores"], strict=True)
-        )
+        alike = [len(score) for score in ours.scores]  # how many first tokens are the same
+        if theirs["texts"] is not None:
+            pairs = list(zip(ours.texts, theirs["texts"], strict=True))
+            same = sum(mine == other for mine, other in pairs)
+            if self.dtype == "float32" and same < EQUAL * len(pairs):
+                return f"{same} of {len(pairs)} texts equal"
+            if same < len(pairs):
+                self.note = f"{same} of {len(pairs)} texts are ours"
+            alike = [
+                n - len(mine) + _common(mine, other)
+                for n, (mine, other) in zip(alike, pairs, strict=True)
+            ]
+        scores = zip(ours.scores, ours.norms, theirs["scores"], alike, strict=True)
+        far = max(self._far(*each) for each in scores)
         return "" if far <= CLOSE[self.dtype] else f"scores differ by {far:.1e} |h|"
 
-    def _far(self, score: Any, norm: Any, theirs: torch.Tensor) -> float:
-        n = 1 if self.dtype != "float32" else min(len(score), len(theirs))
+    def _far(self, score: Any, norm: Any, theirs: torch.Tensor, alike: int) -> float:
+        n = min(alike, len(theirs)) if self.dtype == "float32" else 1
         gap = np.abs(score[:n, self.sites] - theirs[:n].numpy()) / norm[:n, self.sites, None]
         return float(gap.max())
+
+
+def _common(some: Sequence[int], others: Sequence[int]) -> int:
+    """How many first tokens are the same."""
+    return sum(
+        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(some, others, strict=False))
+    )
 
 
 @contextlib.contextmanager
@@ -146,5 +164,9 @@ def _start(peer: Peer, folder: Path, job: dict[str, Any], direction_SDK: Any) ->
 
 def listed(missing: dict[str, str], workers: Sequence[Worker]) -> list[str]:
     """Notes: what each peer lacks, and why some are not there."""
-    notes = [f"{worker.peer.name}: {worker.peer.lacks}." for worker in workers]
+    timed = [worker for worker in workers if worker.peer.name not in missing]
+    notes = [
+        "; ".join(filter(None, (f"{worker.peer.name}: {worker.peer.lacks}", worker.note))) + "."
+        for worker in timed
+    ]
     return notes + [f"{name}: not measured, {reason}." for name, reason in missing.items()]

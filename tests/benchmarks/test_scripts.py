@@ -14,6 +14,8 @@ import torch
 from benchmarks import common, mixed, ours, plain, suite, tables, targets
 from benchmarks.common import Busy, Contestant, Options, Table, Took
 from benchmarks.ending import Ending
+from benchmarks.peers.client import Worker
+from benchmarks.peers.roster import PEERS
 from benchmarks.shapes import SHAPES, build, prompts, wrapped
 from traitscope.engine import Batching
 
@@ -145,6 +147,60 @@ def test_a_wrong_answer_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
         suite.verify(hf, made, asks, "float32")
     with pytest.raises(AssertionError, match="makes other texts"):
         mixed.contestants(hf, asks, made)
+
+
+class Said(Worker):
+    """A peer whose answers are given."""
+
+    def ask(self, order: dict[str, object]) -> dict[str, object]:
+        torch.save(self.answers, order["keep"])
+        return {"wall": 1.0, "cpu": 1.0}
+
+
+def peer(folder: Path, texts: list[list[int]], scores: list[torch.Tensor]) -> Said:
+    worker = Said(PEERS[0], None, folder, [0, 2], {}, "float32")  # type: ignore[arg-type]
+    worker.answers = {"texts": texts, "scores": scores}  # type: ignore[attr-defined]
+    return worker
+
+
+def test_a_peer_is_held_against_our_texts_and_scores(tmp_path: Path) -> None:
+    """Forty texts of a prompt of 2 and 3 new tokens; the last token has no state there."""
+    texts = [[i, i + 1, i + 2] for i in range(40)]
+    scores = [torch.rand(5, 3, 2) for _ in texts]
+    norms = [torch.ones(5, 3).numpy() for _ in texts]
+    made = ours.Made(texts, [score.numpy() for score in scores], norms)
+    theirs = [score[:4, [0, 2]].clone() for score in scores]
+
+    def check(**changes: object) -> tuple[str, str]:
+        worker = peer(tmp_path, **{"texts": texts, "scores": theirs, **changes})  # type: ignore
+        return worker.check("generate", [], {}, made), worker.note
+
+    assert check() == ("", "")
+    parted = [[0, 9, 9], *texts[1:]]
+    after = [score.clone() for score in theirs]
+    after[0][3:] += 1  # what a text says after it has parted is its own
+    assert check(texts=parted, scores=after) == ("", "39 of 40 texts are ours")
+    after[0][2] += 1
+    assert check(texts=parted, scores=after)[0].startswith("scores differ by 1.0e+00")
+    many = [[9, 9, 9]] * 3 + texts[3:]
+    assert check(texts=many) == ("37 of 40 texts equal", "")
+    far = [score + 1e-3 for score in theirs]
+    assert check(scores=far)[0].startswith("scores differ by 1.0e-03")
+    assert check(texts=None)[0] == ""  # a replay makes none
+
+
+def test_answers_end_whatever_takes_hooks_off() -> None:
+    shape = SHAPES["tiny"]
+    hf, asks = build(shape), prompts(shape, 6, 3, 9)
+    bare = plain.generated(hf, asks, 30)
+    with Ending(hf, 4):
+        for module in hf.modules():
+            module._forward_hooks.clear()
+            module._forward_pre_hooks.clear()
+        ended = plain.generated(hf, asks, 30)
+    assert sum(map(len, ended)) < sum(map(len, bare)) / 2
+    assert plain.generated(hf, asks, 30) == bare
+    assert not any("forward" in vars(module) for module in hf.modules())
 
 
 def test_random_models_are_the_same_each_time() -> None:
