@@ -128,6 +128,7 @@ TARGETS = (
         ("traits", "framework float32", "times capture off", "10 "),
         1.06,
         True,
+        why="docs/log.md has what is known of it",
     ),
     Target(
         "Gemma-2-2B's shape, bfloat16, 24 x 50 tokens",
