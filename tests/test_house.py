@@ -23,6 +23,7 @@ ROOT = Path(traitscope.__file__).parent
 # the longest matching prefix counts; a module that is in no room has no place in the house
 RANK = {
     "errors": 0,
+    "lazy": 0,
     "core": 1,
     "paths": 1,
     "textfile": 1,
@@ -71,7 +72,17 @@ RANK = {
     "cli": 7,
     "__main__": 8,
 }
-NO_TORCH = {"errors", "core", "paths", "textfile", "prompts", "suite", "suite_tables", "copyout"}
+NO_TORCH = {
+    "errors",
+    "lazy",
+    "core",
+    "paths",
+    "textfile",
+    "prompts",
+    "suite",
+    "suite_tables",
+    "copyout",
+}
 NO_TORCH |= {"conversations", "runs", "report", "viewer", "traits.directions", "ticks"}
 NO_TORCH |= {"turns", "shapes", "sizing", "kept_plans"}
 NO_TORCH |= {"exports.flat", "exports.place"}

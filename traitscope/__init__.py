@@ -46,20 +46,19 @@ __all__ = [
     "run_suite",
 ]
 
-__getattr__ = when_used(
-    __name__,
-    {
-        "checkup": ("doctor",),
-        "core": ("Generation", "GenerationConfig", "Message", "Prompt", "Site", "Window"),
-        "errors": ("InputError", "TraitscopeError"),
-        "models": ("Model", "load"),
-        "prompts": ("load_prompts",),
-        "replays": ("replay",),
-        "runner": ("capture", "run_suite"),
-        "runs": ("Run", "compare"),
-        "suite": ("Suite", "init_folder", "load_suite"),
-    },
-)
+_HOME = {
+    "checkup": ("doctor",),
+    "core": ("Generation", "GenerationConfig", "Message", "Prompt", "Site", "Window"),
+    "errors": ("InputError", "TraitscopeError"),
+    "models": ("Model", "load"),
+    "prompts": ("load_prompts",),
+    "replays": ("replay",),
+    "runner": ("capture", "run_suite"),
+    "runs": ("Run", "compare"),
+    "suite": ("Suite", "init_folder", "load_suite"),
+}
+
+__getattr__ = when_used(__name__, _HOME)
 
 
 def __dir__() -> list[str]:
