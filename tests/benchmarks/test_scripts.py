@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,6 @@ from benchmarks import common, mixed, ours, plain, suite, tables, targets
 from benchmarks.common import Busy, Contestant, Options, Table, Took
 from benchmarks.ending import Ending
 from benchmarks.peers.client import Worker
-from benchmarks.peers.roster import PEERS
 from benchmarks.shapes import SHAPES, build, prompts, wrapped
 from traitscope.engine import Batching
 
@@ -150,17 +150,15 @@ def test_a_wrong_answer_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Said(Worker):
-    """A peer whose answers are given."""
+    """A peer whose answers are given; it reads `embed` and `0.post`."""
 
-    def ask(self, order: dict[str, object]) -> dict[str, object]:
-        torch.save(self.answers, order["keep"])
-        return {"wall": 1.0, "cpu": 1.0}
+    def __init__(self, folder: Path, texts: object, scores: object) -> None:
+        self.folder, self.sites, self.dtype, self.note = folder, [0, 2], "float32", ""
+        self.made = {"texts": texts, "scores": scores}
 
-
-def peer(folder: Path, texts: list[list[int]], scores: list[torch.Tensor]) -> Said:
-    worker = Said(PEERS[0], None, folder, [0, 2], {}, "float32")  # type: ignore[arg-type]
-    worker.answers = {"texts": texts, "scores": scores}  # type: ignore[attr-defined]
-    return worker
+    def ask(self, order: dict[str, Any]) -> dict[str, Any]:
+        torch.save(self.made, order["keep"])
+        return {}
 
 
 def test_a_peer_is_held_against_our_texts_and_scores(tmp_path: Path) -> None:
@@ -171,8 +169,8 @@ def test_a_peer_is_held_against_our_texts_and_scores(tmp_path: Path) -> None:
     made = ours.Made(texts, [score.numpy() for score in scores], norms)
     theirs = [score[:4, [0, 2]].clone() for score in scores]
 
-    def check(**changes: object) -> tuple[str, str]:
-        worker = peer(tmp_path, **{"texts": texts, "scores": theirs, **changes})  # type: ignore
+    def check(texts: object = texts, scores: object = theirs) -> tuple[str, str]:
+        worker = Said(tmp_path, texts, scores)
         return worker.check("generate", [], {}, made), worker.note
 
     assert check() == ("", "")
