@@ -55,7 +55,7 @@ def test_recorded_steps_are_plain_steps(
     monkeypatch: pytest.MonkeyPatch, config: GenerationConfig
 ) -> None:
     tape, clock = Tape(), Clock()
-    monkeypatch.setattr(steps, "_cuda_graph", tape)
+    monkeypatch.setattr(steps, "CudaGraphs", lambda device: tape)
     for recorded, plain in zip(made("recorded", config, clock), made("plain", config), strict=True):
         assert_same(model("gemma2"), recorded, plain, config)
     assert clock.plain_steps == ""
@@ -80,7 +80,7 @@ def test_what_cannot_be_recorded_is_made_plainly(monkeypatch: pytest.MonkeyPatch
     def refuse(compute: Callable[[], Made]) -> Callable[[], Made]:
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(steps, "_cuda_graph", refuse)
+    monkeypatch.setattr(steps, "CudaGraphs", lambda device: refuse)
     clock = Clock()
     for trace, plain in zip(made("recorded", GREEDY, clock), made("plain", GREEDY), strict=True):
         assert_same(model("gemma2"), trace, plain, GREEDY)
@@ -95,7 +95,22 @@ def test_a_recording_that_is_not_the_step_is_not_used(monkeypatch: pytest.Monkey
 
         return replay
 
-    monkeypatch.setattr(steps, "_cuda_graph", wrong)
+    monkeypatch.setattr(steps, "CudaGraphs", lambda device: wrong)
+    clock = Clock()
+    for trace, plain in zip(made("recorded", GREEDY, clock), made("plain", GREEDY), strict=True):
+        assert_same(model("gemma2"), trace, plain, GREEDY)
+    assert "not the plain one" in clock.plain_steps
+
+
+def test_a_recording_that_hands_out_what_was_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one would of which a part ran beside the recording, and not in it."""
+
+    def stale(compute: Callable[[], Made]) -> Callable[[], Made]:
+        with torch.inference_mode():
+            token_B, numbers_BW = (part.clone() for part in compute())
+        return lambda: (token_B, numbers_BW)
+
+    monkeypatch.setattr(steps, "CudaGraphs", lambda device: stale)
     clock = Clock()
     for trace, plain in zip(made("recorded", GREEDY, clock), made("plain", GREEDY), strict=True):
         assert_same(model("gemma2"), trace, plain, GREEDY)
@@ -106,7 +121,7 @@ def test_out_of_memory_is_not_a_reason_to_go_on(monkeypatch: pytest.MonkeyPatch)
     def full(compute: Callable[[], Made]) -> Callable[[], Made]:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(steps, "_cuda_graph", full)
+    monkeypatch.setattr(steps, "CudaGraphs", lambda device: full)
     with pytest.raises(torch.OutOfMemoryError):
         made("recorded", GREEDY)
 
