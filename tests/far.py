@@ -78,6 +78,7 @@ class Far(Tensor):
     @staticmethod
     def __new__(cls, near: Tensor) -> Far:
         with torch.inference_mode(False):  # views of tensors from outside it are made in it
+            # torch does not type it
             return torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined,no-any-return]
                 cls,
                 near.shape,
@@ -90,7 +91,7 @@ class Far(Tensor):
     def __init__(self, near: Tensor) -> None:
         self.near = near
 
-    def __repr__(self) -> str:  # type: ignore[override]
+    def __repr__(self) -> str:  # type: ignore[override]  # torch's has an argument of its own
         return f"Far({self.near!r})"
 
     @classmethod

@@ -16,7 +16,7 @@ from tests.exact.reference import GREEDY, NUCLEUS, assert_same, directions, mode
 from traitscope.core import GenerationConfig, Trace
 from traitscope.engine import Batching, Clock, generate
 from traitscope.engine import step as steps
-from traitscope.engine.step import COLUMNS, BucketedStep, Made
+from traitscope.engine.step import COLUMNS, BucketedStep, Made, Recorder
 
 LENGTHS, NEW_TOKENS = (3, 1, 44, 9, 1, 17, 2, 6, 120), (9, 6, 4, 1, 12, 7, 11, 2, 30)
 
@@ -76,45 +76,49 @@ def test_columns_come_in_buckets_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == {COLUMNS, 2 * COLUMNS}  # the longest text has 150 tokens
 
 
-def test_what_cannot_be_recorded_is_made_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(compute: Callable[[], Made]) -> Callable[[], Made]:
-        raise RuntimeError("operation not permitted when stream is capturing")
+def refuse(compute: Callable[[], Made]) -> Callable[[], Made]:
+    raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(steps, "CudaGraphs", lambda device: refuse)
+
+def broken(compute: Callable[[], Made]) -> Callable[[], Made]:
+    def replay() -> Made:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    return replay
+
+
+def wrong(compute: Callable[[], Made]) -> Callable[[], Made]:
+    def replay() -> Made:
+        token_B, numbers_BW = compute()
+        return token_B, numbers_BW * 1.5
+
+    return replay
+
+
+def stale(compute: Callable[[], Made]) -> Callable[[], Made]:
+    """Hands out what was, as if a part had run beside the recording, and not in it."""
+    with torch.inference_mode():
+        token_B, numbers_BW = (part.clone() for part in compute())
+    return lambda: (token_B, numbers_BW)
+
+
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [
+        (refuse, "not permitted when stream is capturing"),
+        (broken, "illegal memory access"),
+        (wrong, "not the plain one"),
+        (stale, "not the plain one"),
+    ],
+)
+def test_what_cannot_be_recorded_is_made_plainly(
+    record: Recorder, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "CudaGraphs", lambda device: record)
     clock = Clock()
     for trace, plain in zip(made("recorded", GREEDY, clock), made("plain", GREEDY), strict=True):
         assert_same(model("gemma2"), trace, plain, GREEDY)
-    assert "not permitted when stream is capturing" in clock.plain_steps
-
-
-def test_a_recording_that_is_not_the_step_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(compute: Callable[[], Made]) -> Callable[[], Made]:
-        def replay() -> Made:
-            token_B, numbers_BW = compute()
-            return token_B, numbers_BW * 1.5
-
-        return replay
-
-    monkeypatch.setattr(steps, "CudaGraphs", lambda device: wrong)
-    clock = Clock()
-    for trace, plain in zip(made("recorded", GREEDY, clock), made("plain", GREEDY), strict=True):
-        assert_same(model("gemma2"), trace, plain, GREEDY)
-    assert "not the plain one" in clock.plain_steps
-
-
-def test_a_recording_that_hands_out_what_was_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one would of which a part ran beside the recording, and not in it."""
-
-    def stale(compute: Callable[[], Made]) -> Callable[[], Made]:
-        with torch.inference_mode():
-            token_B, numbers_BW = (part.clone() for part in compute())
-        return lambda: (token_B, numbers_BW)
-
-    monkeypatch.setattr(steps, "CudaGraphs", lambda device: stale)
-    clock = Clock()
-    for trace, plain in zip(made("recorded", GREEDY, clock), made("plain", GREEDY), strict=True):
-        assert_same(model("gemma2"), trace, plain, GREEDY)
-    assert "not the plain one" in clock.plain_steps
+    assert why in clock.plain_steps
 
 
 def test_out_of_memory_is_not_a_reason_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,9 +159,11 @@ class BucketedStep(Step):
         What this writes into the slots, the step itself writes again."""
         n, here_B = len(before_BW), self.id_B.clone()
         self.id_B[:n] = (here_B[:n] + 1) % self.model.anatomy.config.vocab_size
-        plain_BW = compute()[1][:n].clone()
-        apart = float((replay()[1][:n] - plain_BW).abs().max())
-        self.id_B.copy_(here_B)
+        try:
+            plain_BW = compute()[1][:n].clone()
+            apart = float((replay()[1][:n] - plain_BW).abs().max())
+        finally:
+            self.id_B.copy_(here_B)
         moved = float((plain_BW - before_BW).abs().max())
         if apart <= _ALLOWED * float(plain_BW.abs().max()) and apart <= moved / 4:
             return ""
