@@ -1,10 +1,11 @@
 """On a GPU: tokens per second, and a decode step against the two ceilings of the machine.
 
 Gemma-2-2B's and Llama-3-8B's real shapes in bfloat16, at 1 to 512 rows: traitscope with capture on
-and off, `generate`, and each peer.  A step is the difference of two lengths of answers over the
-steps between them, so that prefill is in neither.  Its floor is the larger of (weights and keys
-and values read) over bandwidth and of FLOPs over the peak, both measured here.  Without a GPU the
-full run says "not measured"; the quick one goes the same way with tiny shapes on the CPU.
+and off, and with its steps compiled, `generate`, and each peer.  A step is the difference of two
+lengths of answers over the steps between them, so that prefill is in neither.  Its floor is the
+larger of (weights and keys and values read) over bandwidth and of FLOPs over the peak, both
+measured here.  Without a GPU the full run says "not measured"; the quick one goes the same way
+with tiny shapes on the CPU, and compiles nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from traitscope.engine import Batching
 TRAITS, PROMPT, SHORT, LONG = 8, 32, 16, 80
 COLUMNS = ("rows", "way", "tokens/s", "step ms", "floor ms", "step x floor", "speed x generate")
 BASE = "generate, no capture"
+COMPILED = "compiled, all sites"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +132,7 @@ def measured(work: Asked, ceilings: Ceilings, asked: Options) -> tuple[Table, di
             least = floor(work, hf, rows, ceilings)
             key = "1 row" if rows == 1 else f"{rows} rows"
             figures[key] = {"floor": least, "steps": {way: at[0] for way, at in found.items()}}
+            figures[key]["times the floor"] = {way: at[0] / least for way, at in found.items()}
             figures[key] |= {way: at[1] / found[BASE][1] for way, at in found.items()}
             for way, (step, speed) in found.items():
                 against = speed / found[BASE][1]
@@ -175,6 +178,11 @@ def at_rows(
         "ours, capture off": lambda new: ours.uncaptured(model, asks, new, batching),
     }
     short, long = work.new
+    if work.device == "cuda":  # elsewhere it costs minutes and gains little
+        compiled = dataclasses.replace(batching, steps="compiled")
+        ways[COMPILED] = lambda new: ours.answers(model, asks, direction_SDK, new, compiled)
+        took = waited(work.device, lambda: ways[COMPILED](long)).wall
+        common.say(f"{rows} rows: compiled, recorded and answered in {took:.0f} s")
     made = ways["ours"](long)
     if work.dtype == "float32" and ways[BASE](long) != made.texts:
         raise AssertionError(f"ours and generate made other texts at {rows} rows")

@@ -20,6 +20,7 @@ OURS_TIMES = "times ours"
 MIXED = ("mixed", "130m 96 prompts", OURS_TIMES)
 PEERS_MIXED = ("mixed", "framework 96 prompts, with peers", OURS_TIMES)
 GENERATE = "generate, no capture"
+GPU_ROWS = ("1 row", "24 rows")
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,26 @@ TARGETS = (
         1.1,
         True,
     ),
-    Target("GPU, rows 1, Gemma-2-2B's shape", GENERATE, ("gpu", "gemma-2-2b", "1 row", "ours"), 4),
-    Target(
-        "GPU, rows 24, Gemma-2-2B's shape", GENERATE, ("gpu", "gemma-2-2b", "24 rows", "ours"), 4
+    *(
+        Target(f"GPU, {rows}, Gemma-2-2B's shape", GENERATE, ("gpu", "gemma-2-2b", rows, "ours"), 4)
+        for rows in GPU_ROWS
+    ),
+    *(
+        Target(
+            f"GPU, a decode step{way}, {rows}, {name}'s shape",
+            "the memory floor",
+            ("gpu", shape, rows, "times the floor", key),
+            goal,
+            True,
+            of="seconds",
+        )
+        for name, shape, way, key, goal in (
+            ("Gemma-2-2B", "gemma-2-2b", "", "ours", 4),
+            ("Gemma-2-2B", "gemma-2-2b", " compiled", "compiled, all sites", 2),
+            ("Llama-3-8B", "llama-3-8b", "", "ours", 2.2),
+            ("Llama-3-8B", "llama-3-8b", " compiled", "compiled, all sites", 1.6),
+        )
+        for rows in GPU_ROWS
     ),
 )
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import common, mixed, ours, plain, suite, tables, targets
+from benchmarks import common, gpu, mixed, ours, plain, suite, tables, targets
 from benchmarks.common import Busy, Contestant, Options, Table, Took
 from benchmarks.ending import Ending
 from benchmarks.peers.client import Worker
@@ -43,6 +43,16 @@ def test_the_quick_run_prints_tables_and_one_json_line_last(name: str, tmp_path:
     assert result["benchmark"] == name and result["machine"]["versions"]["torch"]
     assert all(table["title"] and table["rows"] for table in result["tables"])
     assert any(line.startswith("| ") for line in lines)
+    if name == "gpu":
+        assert set(result["figures"]["tiny"]["1 row"]["times the floor"]) >= {gpu.BASE, "ours"}
+
+
+def test_targets_of_a_gpu_are_of_its_table() -> None:
+    """The parts of what `gpu` writes, by the names that it writes."""
+    paths = {target.path for target in targets.TARGETS if target.path[0] == "gpu"}
+    assert {path[-1] for path in paths} == {"ours", gpu.COMPILED}
+    assert {path[1] for path in paths} <= set(SHAPES)
+    assert {path[2] for path in paths} == {"1 row", "24 rows"}
 
 
 def test_every_script_is_in_the_makefile() -> None:

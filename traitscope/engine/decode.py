@@ -32,7 +32,7 @@ from traitscope.engine.logprob import own_logprob
 from traitscope.engine.outbox import HostCopy, Outbox
 from traitscope.engine.sampling import noise_key
 from traitscope.engine.slots import Slots
-from traitscope.engine.step import COLUMNS, packed, step_for
+from traitscope.engine.step import COLUMNS, TOGETHER, packed, step_for
 from traitscope.models import Model, Scores, Taps
 
 __all__ = ["Batching", "Clock", "Request", "generate"]
@@ -53,15 +53,15 @@ class Batching:
 
     `prefill_tokens` bounds the tokens of one prefill forward; None is what suits the model.
     `steps`: "plain" makes each step as it comes, "bucketed" in few shapes, "recorded" replays those
-    as CUDA graphs; "auto" takes what suits the device.  `share` takes over what begins as another
-    text does, instead of computing it
-    again.  None of these changes a number by more than rounding.
+    as CUDA graphs; "auto" takes what suits the device.  "compiled" makes programs of them first,
+    by torch's compiler, which takes a minute or more: for long work on a GPU.  `share` takes over
+    what begins as another text does, instead of computing it again.  None of these changes a number by more than rounding.
     """
 
     rows: int
     join: int = 1
     prefill_tokens: int | None = None
-    steps: Literal["auto", "plain", "bucketed", "recorded"] = "auto"
+    steps: Literal["auto", "plain", "bucketed", "recorded", "compiled"] = "auto"
     share: bool = True
 
 
@@ -154,7 +154,8 @@ class _Loop:
         self.step = step_for(model, self.slots, self.scores, config, batching.steps)
         self.forward_cost = forward_cost(model)
         self.prefill_tokens = batching.prefill_tokens or forward_tokens(model)
-        self.outbox = Outbox(self.capacity, self.width)
+        at_once = TOGETHER if self.step.later else None
+        self.outbox = Outbox(self.capacity, self.width, self.step.finish, at_once)
         self.live: list[_Row] = []
         self.ended: list[_Row] = []  # texts whose numbers are still on their way
 

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from traitscope.engine.modeling import replaced
+from traitscope.engine.modeling import left_alone, replaced
 from traitscope.engine.packing import ALLOWED, has_products
 from traitscope.models import Model
 
@@ -50,7 +50,7 @@ def _by_groups(own: Attend) -> Attend:
         **options: Any,
     ) -> tuple[Tensor, Tensor | None]:
         mask = attention_mask
-        if others or not _fits(query, key, mask) or not _same.get(module, True):
+        if left_alone() or others or not _fits(query, key, mask) or not _same.get(module, True):
             return own(module, query, key, value, mask, *others, **options)
         scale = options.get("scaling") or query.shape[-1] ** -0.5
         made, weight_BH1C = _grouped(query, key, value, mask, scale, options.get("softcap"))
@@ -69,7 +69,7 @@ def _fits(query: Tensor, key: Tensor, mask: Any) -> bool:
     one = query.shape[2] == 1 and query.device.type == "cpu" and query.dtype in ALLOWED
     shared = key.shape[1] < query.shape[1] and query.shape[1] % key.shape[1] == 0
     added = isinstance(mask, Tensor) and mask.is_floating_point() and mask.shape[1] == 1
-    return one and shared and added and not torch.is_grad_enabled()
+    return one and shared and added
 
 
 def _grouped(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from traitscope.engine import packing
+from traitscope.engine.modeling import left_alone
 from traitscope.models import Model, is_anothers, wrap_forward
 
 __all__ = ["MOST", "joined_projections"]
@@ -76,8 +77,7 @@ class _Product:
         """The forward of the group's module at `place`."""
 
         def first(x: Tensor) -> Tensor:
-            few = x.numel() <= MOST and x.dtype == self._weight.dtype
-            if not few or torch.is_grad_enabled():
+            if left_alone() or x.numel() > MOST or x.dtype != self._weight.dtype:
                 return own(x)  # type: ignore[no-any-return]
             self._input = x
             made = functional.linear(x, self._weight, self._bias)
@@ -85,7 +85,7 @@ class _Product:
             return self._parts[0]
 
         def other(x: Tensor) -> Tensor:
-            if x is not self._input or torch.is_grad_enabled():
+            if left_alone() or x is not self._input:
                 return own(x)  # type: ignore[no-any-return]
             part = self._parts[place]
             if place == len(self._sizes) - 1:  # nobody else will ask

@@ -3,6 +3,8 @@
 Blocks call plain attention and the rotary embedding as functions of the file that they are written
 in, not as modules, and so it is the file's name that has to mean another function.  All models of
 one file then use it.  This module does not know what the functions do.
+
+Whoever has a cheaper way of what a model does asks `left_alone` first.
 """
 
 from __future__ import annotations
@@ -12,13 +14,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from traitscope.models import Model
 
-__all__ = ["replaced"]
+__all__ = ["left_alone", "replaced"]
 
 Function = Callable[..., Any]
 
 _in_use = set[Function]()
+
+
+def left_alone() -> bool:
+    """Whether a forward is made as the model's own code has it: where gradients are wanted, and
+    where it is compiled, which does all that the cheaper ways do."""
+    return torch.is_grad_enabled() or torch.compiler.is_compiling()
 
 
 @contextmanager

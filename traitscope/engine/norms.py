@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from traitscope.engine.modeling import left_alone
 from traitscope.models import Model, is_anothers, wrap_forward
 
 __all__ = ["fused_norms"]
@@ -79,9 +80,10 @@ def _fused(module: Any, plus: float, own: Callable[..., Any]) -> Callable[..., A
     gain_D, least = _gain(module, plus)
 
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        fits = x.dtype == torch.float32 and x.shape[-1:] == gain_D.shape
-        if args or kwargs or not fits or torch.is_grad_enabled():
+        if left_alone() or args or kwargs:
             return own(x, *args, **kwargs)
+        if x.dtype != torch.float32 or x.shape[-1:] != gain_D.shape:
+            return own(x)
         return _normed(x, gain_D, least)
 
     return forward

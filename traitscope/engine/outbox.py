@@ -1,15 +1,16 @@
 """Numbers on their way from the device to the host, without anybody waiting for them.
 
-`HostCopy` is one copy under way.  `Outbox` gathers the numbers of several steps, sends them as one
-block, and gives each row its own when the block has arrived.  On a CPU nothing travels and the same
-code only spares the steps a copy each.  This module does not know what the numbers mean.
+`HostCopy` is one copy under way.  `Outbox` gathers the numbers of several steps, finishes and sends
+them as one block, and gives each row its own when the block has arrived.  On a CPU nothing travels
+and the same code only spares the steps a copy each.  This module does not know what the numbers
+mean, nor what may still be to do to them.
 
 Legend: B rows of a step, N rows of all steps of a block, W numbers per row and step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -58,21 +59,34 @@ class HostCopy:
 @dataclass
 class _Block:
     rows: list[Row] = field(default_factory=list)  # [N]: whose numbers stand in which line
-    steps: list[Tensor] = field(default_factory=list)  # each [B, W]
+    steps: list[Tensor] = field(default_factory=list)  # each [B, W] once it is finished
     copy: HostCopy | None = None
 
 
 class Outbox:
-    """Blocks of steps; `width` is W, `rows` the most of one step."""
+    """Blocks of steps; `width` is W, `rows` the most of one step.
 
-    def __init__(self, rows: int, width: int) -> None:
-        self._most = max(1, min(STEPS, BYTES // (4 * rows * width)))
+    `finish` makes [N, W] of what a block's steps gave, of which it wants no more than
+    `at_once` lines.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        width: int,
+        finish: Callable[[Tensor], Tensor] = lambda number_NW: number_NW,
+        at_once: int | None = None,
+    ) -> None:
+        self._rows, self._width, self._finish = rows, width, finish
+        self._most = STEPS if at_once is None else min(STEPS, at_once // rows)
         self._open, self._sent = _Block(), _Block()
 
     def add(self, rows: Sequence[Row], numbers_BW: Tensor) -> None:
+        """A step's numbers, of as many rows, one line each: [B, W], or what `finish` takes."""
         self._open.rows.extend(rows)
         self._open.steps.append(numbers_BW)
-        if len(self._open.steps) >= self._most:
+        wide = max(self._width, numbers_BW.shape[1])  # as it waits, or as it will be
+        if len(self._open.steps) >= min(self._most, BYTES // (4 * self._rows * wide)):
             self._send()
 
     def hurry(self) -> None:
@@ -91,7 +105,7 @@ class Outbox:
         """The open block leaves, the one that left before is handed out."""
         arrived, self._sent, self._open = self._sent, self._open, _Block()
         if self._sent.steps:
-            self._sent.copy = HostCopy(torch.cat(self._sent.steps))
+            self._sent.copy = HostCopy(self._finish(torch.cat(self._sent.steps)))
             self._sent.steps.clear()
         if arrived.copy is not None:
             _hand_out(arrived.rows, arrived.copy.read().numpy())
@@ -104,5 +118,6 @@ def _hand_out(rows: Sequence[Row], numbers_NW: NDArray[np.float32]) -> None:
     for mine in lines.values():
         row = rows[mine[0]]
         end = row.stored + len(mine)
-        row.numbers[row.stored : end] = numbers_NW[mine]
+        # "clip": else numpy makes a copy first, to leave nothing half done at a wrong index
+        np.take(numbers_NW, mine, axis=0, out=row.numbers[row.stored : end], mode="clip")
         row.stored = end

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from traitscope.engine.modeling import left_alone
 from traitscope.machine import free_memory
 from traitscope.models import Model, is_anothers, wrap_forward
 
@@ -103,7 +104,7 @@ def _by(module: Any, packed: Tensor, own: Callable[..., Any]) -> Callable[[Tenso
     dtype, wide = module.weight.dtype, packed.dtype
 
     def forward(x: Tensor) -> Tensor:
-        if x.dtype != dtype or not x.numel() or torch.is_grad_enabled():
+        if left_alone() or x.dtype != dtype or not x.numel():
             return own(x)  # type: ignore[no-any-return]
         bias = module.bias
         if dtype == wide:

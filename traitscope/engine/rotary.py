@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from traitscope.engine.modeling import replaced
+from traitscope.engine.modeling import left_alone, replaced
 from traitscope.engine.packing import ALLOWED
 from traitscope.models import Model
 
@@ -41,7 +41,7 @@ def _together(own: Turn) -> Turn:
     signed = _Signed()
 
     def turn(*args: Any, **options: Any) -> Any:
-        if options or not _fits(*args):
+        if left_alone() or options or not _fits(*args):
             return own(*args, **options)
         if own not in _same:
             pairs = zip(_turned(signed, *args), own(*args), strict=True)
@@ -56,7 +56,7 @@ def _fits(*args: Any) -> bool:
     if len(args) != 4 or not all(isinstance(each, Tensor) for each in args):
         return False  # GPT-J's, for one, takes one tensor at a time
     q, k, cos, sin = args
-    if (q.dim(), k.dim(), cos.dim(), sin.dim()) != (4, 4, 3, 3) or torch.is_grad_enabled():
+    if (q.dim(), k.dim(), cos.dim(), sin.dim()) != (4, 4, 3, 3):
         return False
     here = all(x.device.type == "cpu" and x.dtype == torch.float32 for x in args)
     tokens, width = q.shape[2:]

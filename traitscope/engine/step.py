@@ -6,29 +6,34 @@ recorded: `BucketedStep` runs steps of a few fixed shapes, which a CUDA graph re
 launch, and which a device that caches every shape (MPS) does not drown in.  Both give the same
 numbers.  This module does not know texts, when they end, or who reads the numbers.
 
-Legend: B rows, T tokens, D model width, W = 1 + S + S * K + X numbers per token (own log
-probability of the next token, norms, scores, kept states).
+Legend: B rows, T tokens, N rows of several steps, D model width, W = 1 + S + S * K + X numbers per
+token (own log probability of the next token, norms, scores, kept states), Y = S * D + 1 + X before
+they are projected.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from traitscope.core import GenerationConfig
+from traitscope.engine.compiling import Compiled, NotCompiled
 from traitscope.engine.sampling import pick
 from traitscope.engine.slots import Slots, masks
 from traitscope.models import Model, Scores
 
 __all__ = ["COLUMNS", "BucketedStep", "Made", "Step", "packed", "step_for"]
 
-Made = tuple[Tensor, Tensor]  # the next token [B] and the numbers [B, W]
+Made = tuple[Tensor, Tensor]  # the next token [B] and the numbers [B, W], or [B, Y]
 Recorder = Callable[[Callable[[], Made]], Callable[[], Made]]
+Compute = Callable[[int, int], Made]  # of so many rows, looking at so many columns
 
+TOGETHER = 192  # rows of several steps that are projected at once, at most
 COLUMNS = 128  # bucketed steps look at a multiple of this many columns
 _ALLOWED = 1e-2  # of the largest number: rounding in narrow dtypes is inside, stale buffers not
 
@@ -42,6 +47,27 @@ def packed(logprob_BT: Tensor, scores: Scores | None) -> Tensor:
     return torch.cat(parts + ([scores.kept_BTX()] if scores.keep else []), dim=2)
 
 
+def _unprojected(logprob_BT: Tensor, scores: Scores) -> Tensor:
+    """A forward's numbers [B, T, Y] with the states that `_projected` makes scores and norms of."""
+    parts = [*scores.states(), logprob_BT[..., None]]  # float32, whatever the states are
+    return torch.cat(parts + ([scores.kept_BTX()] if scores.keep else []), dim=2)
+
+
+def _projected(raw_NY: Tensor, scores: Scores) -> Tensor:
+    """[N, W], as `packed` has them."""
+    sites, traits, width = scores.direction_SKD.shape
+    h_NSD = raw_NY[:, : sites * width].view(-1, sites, width)
+    rest_NX = raw_NY[:, sites * width :]
+    wide = sites * traits
+    number_NW = raw_NY.new_empty(len(raw_NY), sites + wide + rest_NX.shape[1])
+    number_NW[:, 0] = rest_NX[:, 0]
+    torch.linalg.vector_norm(h_NSD, dim=2, out=number_NW[:, 1 : 1 + sites])
+    score_NX = number_NW[:, 1 + sites : 1 + sites + wide]
+    scores.project(h_NSD, score_NX.view(-1, sites, traits))
+    number_NW[:, 1 + sites + wide :] = rest_NX[:, 1:]
+    return number_NW
+
+
 class Step:
     """Steps of the first n rows, whatever n; the plain way, the reference of the other."""
 
@@ -49,6 +75,10 @@ class Step:
         self.model, self.slots, self.scores, self.config = model, slots, scores, config
         self.refused = ""  # why steps are not recorded though they should be
         self.ask = True  # sampling may ask the host whether its first candidates suffice
+        # whether scores are made of several steps' states together: directions are then read less
+        # often, and on a CPU a step has fewer calls
+        pays = scores is not None and (scores.many or model.device.type == "cpu")
+        self.later = pays and 2 * slots.rows <= TOGETHER
         zeros = torch.zeros(slots.rows, dtype=torch.int64, device=model.device)
         self.id_B, self.position_B, self.key_B = zeros, zeros.clone(), zeros.clone()
 
@@ -70,11 +100,19 @@ class Step:
 
     @torch.inference_mode()
     def __call__(self, n: int, columns: int) -> Made:
-        """Feed rows 0..n-1 once, looking at `columns`; they go on to the token that comes next."""
+        """Feed rows 0..n-1 once, looking at `columns`; they go on to the token that comes next.
+
+        The numbers are what `finish` takes."""
         token_B, numbers_BW = self._make(n, columns)
         self.id_B[:n] = token_B
         self.position_B[:n] += 1
         return token_B, numbers_BW
+
+    def finish(self, numbers: Tensor) -> Tensor:
+        """What steps gave, line under line, as [N, W]."""
+        if self.later and self.scores is not None:
+            return _projected(numbers, self.scores)
+        return numbers
 
     def forward(self, id_BT: Tensor, position_BT: Tensor, columns: int) -> Tensor:
         """Final-normed states [B, T, D]; taps fill their sink on the way."""
@@ -97,16 +135,21 @@ class Step:
         h_BTD = self.forward(self.id_B[:n, None], position_B[:, None], columns)
         logits_BV = self.model.anatomy.logits(h_BTD[:, 0])
         token_B, logprob_B = pick(logits_BV, self.key_B[:n], position_B + 1, self.config, self.ask)
-        return token_B, packed(logprob_B[:, None], self.scores)[:, 0]
+        logprob_B1 = logprob_B[:, None]
+        if self.later and self.scores is not None:
+            return token_B, _unprojected(logprob_B1, self.scores)[:, 0]
+        return token_B, packed(logprob_B1, self.scores)[:, 0]
 
 
 class BucketedStep(Step):
     """Steps in few shapes: rows a power of two, columns a multiple of 128.
 
     `record` turns the making of one shape's step into its replay; what it gives is copied at
-    once, since a replay writes where the one before did.  Rows beyond n are fed as well, into
-    slots that nobody reads.  Where a recording fails or is not the plain step, all is plain from
-    then on, and `refused` says why.
+    once, since a replay writes where the one before did.  `compiled` is another way to compute a
+    step, which is recorded in place of the plain one.  Rows beyond n are fed as well, into slots
+    that nobody reads.  A way that fails or does not give what the plain step gives is not gone
+    again: what is compiled is then recorded as it is, and what cannot be recorded made plainly.
+    `refused` says why.
     """
 
     def __init__(
@@ -116,40 +159,51 @@ class BucketedStep(Step):
         scores: Scores | None,
         config: GenerationConfig,
         record: Recorder,
+        compiled: Callable[[Compute], Compute] | None = None,
     ):
         super().__init__(model, slots, scores, config)
         self.ask = False
         self._record = record
+        self._ways: list[Compute] = [self._compute]
+        if compiled is not None:
+            self._ways.insert(0, compiled(self._compute))
         self._replays: dict[tuple[int, int], Callable[[], Made]] = {}
 
     def _make(self, n: int, columns: int) -> Made:
         rows = min(1 << (n - 1).bit_length(), self.slots.rows)
         columns = min(-(-columns // COLUMNS) * COLUMNS, self.slots.columns)
-        if not self.refused and (rows, columns) not in self._replays:
-            self._replays[rows, columns] = self._recorded(rows, columns, n)
-        if self.refused:
+        replay = self._replays.get((rows, columns)) or self._recorded(rows, columns, n)
+        if replay is None:
             return self._compute(n, columns)
-        token_B, numbers_BW = self._replays[rows, columns]()
+        token_B, numbers_BW = replay()
         return token_B[:n].clone(), numbers_BW[:n].clone()
 
-    def _recorded(self, rows: int, columns: int, n: int) -> Callable[[], Made]:
+    def _recorded(self, rows: int, columns: int, n: int) -> Callable[[], Made] | None:
+        """The replay of this shape, by the first way that holds; None: there is none."""
+        if not self._ways:
+            return None
         # places that nobody holds keep old positions, which must stay inside the slots
         self.position_B[n:].clamp_(max=self.slots.columns - 1)
-
-        def compute() -> Made:
-            return self._compute(rows, columns)
-
-        _, before_BW = compute()  # outside the recording: some things are made at first use
-        before_BW = before_BW[:n].clone()
-        try:
-            replay = self._record(compute)
-            self.refused = self._held_against(compute, replay, before_BW)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:  # what torch raises where a step cannot be captured
-            self.refused = f"a step could not be recorded: {error}"
-            return compute
-        return replay
+        plain = partial(self._compute, rows, columns)
+        before_BW = plain()[1][:n].clone()
+        while self._ways:
+            way = partial(self._ways[0], rows, columns)
+            try:
+                way()  # outside the recording: some things are made at first use
+                replay = self._record(way)
+                wrong = self._held_against(plain, replay, before_BW)
+            except torch.OutOfMemoryError:
+                raise
+            except NotCompiled as error:
+                wrong = str(error)
+            except RuntimeError as error:  # what torch raises where a step cannot be captured
+                wrong = f"a step could not be recorded: {error}"
+            if not wrong:
+                self._replays[rows, columns] = replay
+                return replay
+            self.refused = f"{self.refused}; {wrong}" if self.refused else wrong
+            self._ways.pop(0)
+        return None
 
     def _held_against(
         self, compute: Callable[[], Made], replay: Callable[[], Made], before_BW: Tensor
@@ -173,15 +227,19 @@ class BucketedStep(Step):
 def step_for(
     model: Model, slots: Slots, scores: Scores | None, config: GenerationConfig, kind: str = "auto"
 ) -> Step:
-    """The kind of step that suits the model's device: "plain", "bucketed" or (CUDA) "recorded"."""
+    """The kind of step that suits the model's device: "plain", "bucketed", (CUDA) "recorded", or
+    "compiled": compiled, and where there is CUDA recorded."""
+    home = model.device
     if kind == "auto":
-        kind = {"cuda": "recorded", "mps": "bucketed"}.get(model.device.type, "plain")
+        kind = {"cuda": "recorded", "mps": "bucketed"}.get(home.type, "plain")
         if len({parameter.device for parameter in model.hf.parameters()}) > 1:
             kind = "plain"  # a graph records one device
     if kind == "plain":
         return Step(model, slots, scores, config)
-    record = CudaGraphs(model.device) if kind == "recorded" else _as_it_is
-    return BucketedStep(model, slots, scores, config, record)
+    graphs = kind == "recorded" or (kind == "compiled" and home.type == "cuda")
+    record = CudaGraphs(home) if graphs else _as_it_is
+    compiled = Compiled if kind == "compiled" else None
+    return BucketedStep(model, slots, scores, config, record, compiled)
 
 
 def _as_it_is(compute: Callable[[], Made]) -> Callable[[], Made]:

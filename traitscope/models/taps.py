@@ -124,7 +124,8 @@ class Scores:
     norm [B, T, S], both float32 on the model's device.  Short forwards (decode steps) keep
     references and project once, in one stacked product; long ones project site by site, so that
     no full states are kept, but those of the sites in `keep`: `kept_BTX()` gives them until the
-    next forward.
+    next forward.  Those of several short forwards can be projected together instead: `states()`
+    gives them as they are, and `project` takes them.
     """
 
     STACK_TOKENS = 256  # up to here the stacked states are small beside the weights
@@ -138,6 +139,11 @@ class Scores:
         self._states: list[Tensor] = []
         self._score: list[Tensor] = []
         self._norm: list[Tensor] = []
+
+    @property
+    def many(self) -> bool:
+        """Whether the directions are the larger part of what a short forward's product reads."""
+        return self.direction_SKD.shape[1] > self.FEW_TRAITS
 
     def start(self) -> None:
         self._states.clear()
@@ -167,12 +173,23 @@ class Scores:
         self.start()
         return score_BTSK, norm_BTS
 
+    def states(self) -> list[Tensor]:
+        """What a short forward's `read()` would project: each site's [B, T, D], as it was."""
+        states = self._gather(self._states)
+        self.start()
+        return states
+
+    def project(self, h_NSD: Tensor, score_NSK: Tensor) -> None:
+        """Scores of float32 states, written where the second argument says."""
+        for site, direction_KD in enumerate(self.direction_SKD):
+            torch.mm(h_NSD[:, site], direction_KD.t(), out=score_NSK[:, site])
+
     def kept_BTX(self) -> Tensor:
         """States of the kept sites in float32, side by side in the order of `keep`."""
         return torch.cat(self._gather([self._kept[site] for site in self.keep]), dim=2)
 
     def _project(self, h_SND: Tensor) -> Tensor:
-        if self.direction_SKD.shape[1] <= self.FEW_TRAITS:
+        if not self.many:
             return torch.bmm(self.direction_SKD, h_SND.transpose(1, 2)).transpose(1, 2)
         return torch.bmm(h_SND, self.direction_SKD.transpose(1, 2))
 
