@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from traitscope.core import Float32, GenerationConfig
-from traitscope.engine import Clock, has_products, packed_bytes, pick
+from traitscope.engine import Clock, Numbers, has_products, packed_bytes, pick
 from traitscope.gauge import shape_of
 from traitscope.machine import all_memory, peak_memory
 from traitscope.models import Model, Scores
@@ -159,16 +159,18 @@ def _taps(model: Model, direction_SDK: Float32, rows: int) -> float:
     """Seconds of one step's projections, for states of the run's shape."""
     device = model.device
     scores = Scores(torch.from_numpy(direction_SDK).to(device))
+    numbers = Numbers(scores, rows)
+    steps = (numbers.at_once or rows) // rows
     width = model.anatomy.d_model
     states = [torch.randn(rows, 1, width, device=device).to(model.dtype) for _ in model.sites]
 
-    def step() -> None:
+    def step() -> Tensor:
         scores.start()
         for site, h_BTD in enumerate(states):
             scores.take(site, h_BTD)
-        scores.read()
+        return numbers.of_step(torch.zeros(rows, device=device))
 
-    return _best(step, device)
+    return _best(lambda: numbers.finish(torch.cat([step() for _ in range(steps)])), device) / steps
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ import torch
 from tests.exact.reference import NUCLEUS, assert_same, directions, model, requests
 from tests.tiny import hf_model, tokenizer
 from traitscope.core import Trace
-from traitscope.engine import Batching, generate, outbox, step
+from traitscope.engine import Batching, generate, numbers, outbox
 from traitscope.models import Model, Scores
 
 LENGTHS, NEW_TOKENS = (3, 1, 44, 9, 1, 17), (9, 6, 24, 1, 12, 27)
@@ -28,12 +28,12 @@ def made(subject: Model, traits: int) -> list[Trace]:
 def apart(subject: Model, traits: int, monkeypatch: pytest.MonkeyPatch) -> list[Trace]:
     """Each step's scores made in it."""
     with monkeypatch.context() as patched:
-        patched.setattr(step, "TOGETHER", 0)
+        patched.setattr(numbers, "TOGETHER", 0)
         patched.setattr(Scores, "project", None)
         return made(subject, traits)
 
 
-@pytest.mark.parametrize("traits", [2, MANY])
+@pytest.mark.parametrize("traits", [0, 2, MANY])
 @pytest.mark.parametrize("name", ["gemma2", "falcon", "gpt2"])
 def test_together_is_apart(name: str, traits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = model(name)
@@ -65,7 +65,7 @@ def test_directions_are_read_once_for_several_steps(monkeypatch: pytest.MonkeyPa
     texts = requests((5, 5, 5), (40, 40, 40))
     list(generate(subject, texts, directions(subject, MANY), NUCLEUS, Batching(3)))
     assert len(counted) <= sum(counted) / 3 / 4  # texts that end ask for what there is
-    assert max(counted) <= step.TOGETHER
+    assert max(counted) <= numbers.TOGETHER
 
 
 def test_what_waits_on_the_device_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,6 +85,6 @@ def test_what_waits_on_the_device_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_large_batches_are_projected_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step, "TOGETHER", 5)
+    monkeypatch.setattr(numbers, "TOGETHER", 5)
     monkeypatch.setattr(Scores, "project", None)
     made(model("gemma2"), 2)  # three rows: no two steps of them fit

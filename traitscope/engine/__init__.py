@@ -11,6 +11,7 @@ from traitscope.engine.attention import mean_attention
 from traitscope.engine.decode import Batching, Clock, Request, generate
 from traitscope.engine.internals import capture_internals, check_internals
 from traitscope.engine.joining import forward_tokens, join_rule
+from traitscope.engine.numbers import Numbers
 from traitscope.engine.packing import has_products, memory_for_texts, packed_bytes
 from traitscope.engine.replay import Scored, mean_states, score_texts
 from traitscope.engine.sampling import gumbel, noise_key, pick
@@ -21,6 +22,7 @@ __all__ = [
     "WIDE",
     "Batching",
     "Clock",
+    "Numbers",
     "Probe",
     "Request",
     "Scored",

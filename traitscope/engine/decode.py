@@ -29,10 +29,11 @@ from traitscope.core import Generation, GenerationConfig, Trace
 from traitscope.engine.joining import Joining, arranged, forward_cost, forward_tokens, pieces
 from traitscope.engine.lean import lean
 from traitscope.engine.logprob import own_logprob
+from traitscope.engine.numbers import Numbers
 from traitscope.engine.outbox import HostCopy, Outbox
 from traitscope.engine.sampling import noise_key
 from traitscope.engine.slots import Slots
-from traitscope.engine.step import COLUMNS, TOGETHER, packed, step_for
+from traitscope.engine.step import COLUMNS, step_for
 from traitscope.models import Model, Scores, Taps
 
 __all__ = ["Batching", "Clock", "Request", "generate"]
@@ -55,7 +56,8 @@ class Batching:
     `steps`: "plain" makes each step as it comes, "bucketed" in few shapes, "recorded" replays those
     as CUDA graphs; "auto" takes what suits the device.  "compiled" makes programs of them first,
     by torch's compiler, which takes a minute or more: for long work on a GPU.  `share` takes over
-    what begins as another text does, instead of computing it again.  None of these changes a number by more than rounding.
+    what begins as another text does, instead of computing it again.  None of these changes a
+    number by more than rounding.
     """
 
     rows: int
@@ -151,11 +153,12 @@ class _Loop:
         self.n_kept = len(keep)
         scores_wide = self.n_sites * (1 + self.n_traits)
         self.width = 1 + scores_wide + self.n_kept * model.anatomy.d_model
-        self.step = step_for(model, self.slots, self.scores, config, batching.steps)
+        self.numbers = Numbers(self.scores, self.capacity)
+        self.step = step_for(model, self.slots, self.numbers, config, batching.steps)
         self.forward_cost = forward_cost(model)
         self.prefill_tokens = batching.prefill_tokens or forward_tokens(model)
-        at_once = TOGETHER if self.step.later else None
-        self.outbox = Outbox(self.capacity, self.width, self.step.finish, at_once)
+        finish, at_once = self.numbers.finish, self.numbers.at_once
+        self.outbox = Outbox(self.capacity, self.width, finish, at_once)
         self.live: list[_Row] = []
         self.ended: list[_Row] = []  # texts whose numbers are still on their way
 
@@ -234,10 +237,11 @@ class _Loop:
         h_BTD = self.step.forward(here_BT, position_BT, end)
         used = [min(len(row.ids) - 1, end) - offset for row in rows]
         logprob_BT = self._own_logprobs(h_BTD, id_BT[:, offset + 1 : end + 1], used)
-        numbers_BTW = packed(logprob_BT, self.scores).cpu().numpy()
-        for row, numbers_TW, n in zip(rows, numbers_BTW, used, strict=True):
+        parts = [part.cpu().numpy() for part in self.numbers.of_forward(logprob_BT)]
+        for i, (row, n) in enumerate(zip(rows, used, strict=True)):
             if n > 0:
-                row.numbers[offset : offset + n] = numbers_TW[:n]
+                here_TW = row.numbers[offset : offset + n]
+                np.concatenate([part_BTX[i, :n] for part_BTX in parts], axis=1, out=here_TW)
                 row.stored = offset + n
                 self.clock.tokens += n
 

@@ -6,9 +6,8 @@ recorded: `BucketedStep` runs steps of a few fixed shapes, which a CUDA graph re
 launch, and which a device that caches every shape (MPS) does not drown in.  Both give the same
 numbers.  This module does not know texts, when they end, or who reads the numbers.
 
-Legend: B rows, T tokens, N rows of several steps, D model width, W = 1 + S + S * K + X numbers per
-token (own log probability of the next token, norms, scores, kept states), Y = S * D + 1 + X before
-they are projected.
+Legend: B rows, T tokens, D model width, W numbers per token, or Y before they are finished
+(`numbers.py`).
 """
 
 from __future__ import annotations
@@ -23,62 +22,28 @@ from torch import Tensor
 
 from traitscope.core import GenerationConfig
 from traitscope.engine.compiling import Compiled, NotCompiled
+from traitscope.engine.numbers import Numbers
 from traitscope.engine.sampling import pick
 from traitscope.engine.slots import Slots, masks
-from traitscope.models import Model, Scores
+from traitscope.models import Model
 
-__all__ = ["COLUMNS", "BucketedStep", "Made", "Step", "packed", "step_for"]
+__all__ = ["COLUMNS", "BucketedStep", "Made", "Step", "step_for"]
 
 Made = tuple[Tensor, Tensor]  # the next token [B] and the numbers [B, W], or [B, Y]
 Recorder = Callable[[Callable[[], Made]], Callable[[], Made]]
 Compute = Callable[[int, int], Made]  # of so many rows, looking at so many columns
 
-TOGETHER = 192  # rows of several steps that are projected at once, at most
 COLUMNS = 128  # bucketed steps look at a multiple of this many columns
 _ALLOWED = 1e-2  # of the largest number: rounding in narrow dtypes is inside, stale buffers not
-
-
-def packed(logprob_BT: Tensor, scores: Scores | None) -> Tensor:
-    """A forward's numbers [B, T, W], side by side: one copy takes them to the host."""
-    if scores is None:
-        return logprob_BT[..., None]
-    score_BTSK, norm_BTS = scores.read()
-    parts = [logprob_BT[..., None], norm_BTS, score_BTSK.flatten(2)]
-    return torch.cat(parts + ([scores.kept_BTX()] if scores.keep else []), dim=2)
-
-
-def _unprojected(logprob_BT: Tensor, scores: Scores) -> Tensor:
-    """A forward's numbers [B, T, Y] with the states that `_projected` makes scores and norms of."""
-    parts = [*scores.states(), logprob_BT[..., None]]  # float32, whatever the states are
-    return torch.cat(parts + ([scores.kept_BTX()] if scores.keep else []), dim=2)
-
-
-def _projected(raw_NY: Tensor, scores: Scores) -> Tensor:
-    """[N, W], as `packed` has them."""
-    sites, traits, width = scores.direction_SKD.shape
-    h_NSD = raw_NY[:, : sites * width].view(-1, sites, width)
-    rest_NX = raw_NY[:, sites * width :]
-    wide = sites * traits
-    number_NW = raw_NY.new_empty(len(raw_NY), sites + wide + rest_NX.shape[1])
-    number_NW[:, 0] = rest_NX[:, 0]
-    torch.linalg.vector_norm(h_NSD, dim=2, out=number_NW[:, 1 : 1 + sites])
-    score_NX = number_NW[:, 1 + sites : 1 + sites + wide]
-    scores.project(h_NSD, score_NX.view(-1, sites, traits))
-    number_NW[:, 1 + sites + wide :] = rest_NX[:, 1:]
-    return number_NW
 
 
 class Step:
     """Steps of the first n rows, whatever n; the plain way, the reference of the other."""
 
-    def __init__(self, model: Model, slots: Slots, scores: Scores | None, config: GenerationConfig):
-        self.model, self.slots, self.scores, self.config = model, slots, scores, config
+    def __init__(self, model: Model, slots: Slots, numbers: Numbers, config: GenerationConfig):
+        self.model, self.slots, self.numbers, self.config = model, slots, numbers, config
         self.refused = ""  # why steps are not recorded though they should be
         self.ask = True  # sampling may ask the host whether its first candidates suffice
-        # whether scores are made of several steps' states together: directions are then read less
-        # often, and on a CPU a step has fewer calls
-        pays = scores is not None and (scores.many or model.device.type == "cpu")
-        self.later = pays and 2 * slots.rows <= TOGETHER
         zeros = torch.zeros(slots.rows, dtype=torch.int64, device=model.device)
         self.id_B, self.position_B, self.key_B = zeros, zeros.clone(), zeros.clone()
 
@@ -102,17 +67,12 @@ class Step:
     def __call__(self, n: int, columns: int) -> Made:
         """Feed rows 0..n-1 once, looking at `columns`; they go on to the token that comes next.
 
-        The numbers are what `finish` takes."""
+        The numbers are yet to be finished.
+        """
         token_B, numbers_BW = self._make(n, columns)
         self.id_B[:n] = token_B
         self.position_B[:n] += 1
         return token_B, numbers_BW
-
-    def finish(self, numbers: Tensor) -> Tensor:
-        """What steps gave, line under line, as [N, W]."""
-        if self.later and self.scores is not None:
-            return _projected(numbers, self.scores)
-        return numbers
 
     def forward(self, id_BT: Tensor, position_BT: Tensor, columns: int) -> Tensor:
         """Final-normed states [B, T, D]; taps fill their sink on the way."""
@@ -135,10 +95,7 @@ class Step:
         h_BTD = self.forward(self.id_B[:n, None], position_B[:, None], columns)
         logits_BV = self.model.anatomy.logits(h_BTD[:, 0])
         token_B, logprob_B = pick(logits_BV, self.key_B[:n], position_B + 1, self.config, self.ask)
-        logprob_B1 = logprob_B[:, None]
-        if self.later and self.scores is not None:
-            return token_B, _unprojected(logprob_B1, self.scores)[:, 0]
-        return token_B, packed(logprob_B1, self.scores)[:, 0]
+        return token_B, self.numbers.of_step(logprob_B)
 
 
 class BucketedStep(Step):
@@ -156,12 +113,12 @@ class BucketedStep(Step):
         self,
         model: Model,
         slots: Slots,
-        scores: Scores | None,
+        numbers: Numbers,
         config: GenerationConfig,
         record: Recorder,
         compiled: Callable[[Compute], Compute] | None = None,
     ):
-        super().__init__(model, slots, scores, config)
+        super().__init__(model, slots, numbers, config)
         self.ask = False
         self._record = record
         self._ways: list[Compute] = [self._compute]
@@ -225,7 +182,7 @@ class BucketedStep(Step):
 
 
 def step_for(
-    model: Model, slots: Slots, scores: Scores | None, config: GenerationConfig, kind: str = "auto"
+    model: Model, slots: Slots, numbers: Numbers, config: GenerationConfig, kind: str = "auto"
 ) -> Step:
     """The kind of step that suits the model's device: "plain", "bucketed", (CUDA) "recorded", or
     "compiled": compiled, and where there is CUDA recorded."""
@@ -235,11 +192,11 @@ def step_for(
         if len({parameter.device for parameter in model.hf.parameters()}) > 1:
             kind = "plain"  # a graph records one device
     if kind == "plain":
-        return Step(model, slots, scores, config)
+        return Step(model, slots, numbers, config)
     graphs = kind == "recorded" or (kind == "compiled" and home.type == "cuda")
     record = CudaGraphs(home) if graphs else _as_it_is
     compiled = Compiled if kind == "compiled" else None
-    return BucketedStep(model, slots, scores, config, record, compiled)
+    return BucketedStep(model, slots, numbers, config, record, compiled)
 
 
 def _as_it_is(compute: Callable[[], Made]) -> Callable[[], Made]:

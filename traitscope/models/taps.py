@@ -137,8 +137,7 @@ class Scores:
         self.keep = tuple(keep)
         self._kept: dict[int, Tensor] = {}
         self._states: list[Tensor] = []
-        self._score: list[Tensor] = []
-        self._norm: list[Tensor] = []
+        self._long: tuple[Tensor, Tensor] | None = None  # score [B, T, S, K], norm [B, T, S]
 
     @property
     def many(self) -> bool:
@@ -147,8 +146,7 @@ class Scores:
 
     def start(self) -> None:
         self._states.clear()
-        self._score.clear()
-        self._norm.clear()
+        self._long = None
 
     def take(self, site: int, h_BTD: Tensor) -> None:
         if site in self.keep:  # a copy: some blocks add to their input in place
@@ -156,15 +154,18 @@ class Scores:
         if h_BTD.shape[0] * h_BTD.shape[1] <= self.STACK_TOKENS:
             self._states.append(h_BTD)
             return
-        h_BTD = h_BTD.float()
-        direction_KD = self.direction_SKD[site].to(h_BTD.device)
-        self._score.append(nn.functional.linear(h_BTD, direction_KD))
-        self._norm.append(torch.linalg.vector_norm(h_BTD, dim=-1))
+        h_BTD, direction_KD = h_BTD.float(), self.direction_SKD[site]
+        score_BTSK, norm_BTS = self._long = self._long or self._room(h_BTD)
+        norm_BTS[:, :, site] = torch.linalg.vector_norm(h_BTD, dim=-1)
+        if h_BTD.device == direction_KD.device and not torch.compiler.is_compiling():
+            score_NSK = score_BTSK.flatten(0, 1)
+            torch.mm(h_BTD.flatten(0, 1), direction_KD.t(), out=score_NSK[:, site])
+        else:  # a compiler takes no place to write to
+            score_BTSK[:, :, site] = nn.functional.linear(h_BTD, direction_KD.to(h_BTD.device))
 
     def read(self) -> tuple[Tensor, Tensor]:
-        if self._score:
-            score_BTSK = torch.stack(self._gather(self._score), dim=2)
-            norm_BTS = torch.stack(self._gather(self._norm), dim=2)
+        if self._long:
+            score_BTSK, norm_BTS = self._long
         else:
             h_SBTD = torch.stack(self._gather(self._states)).float()
             score_SNK = self._project(h_SBTD.flatten(1, 2))
@@ -192,6 +193,12 @@ class Scores:
         if not self.many:
             return torch.bmm(self.direction_SKD, h_SND.transpose(1, 2)).transpose(1, 2)
         return torch.bmm(h_SND, self.direction_SKD.transpose(1, 2))
+
+    def _room(self, h_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """For a long forward's scores and norms, where each site's are written when it comes."""
+        shape = (*h_BTD.shape[:2], *self.direction_SKD.shape[:2])
+        home = self.direction_SKD
+        return home.new_empty(shape), home.new_empty(shape[:3])
 
     def _gather(self, parts: list[Tensor]) -> list[Tensor]:
         """All on the directions' device; a no-op unless the model spans several."""
