@@ -1,9 +1,9 @@
 """The engine: batched decoding with taps, replay, internals.  Tensors in, traces out.
 
-`decode.py` is the loop, `slots.py` its cache, `sampling.py` its dice; `replay.py` scores texts
-that exist, `internals.py` opens one block, `attention.py` says where each block looks, `agree.py`
-measures that batched = alone; `lean.py` makes forwards cheaper on a CPU.  The engine knows nothing
-of disks, suites or screens.
+`decode.py` is the loop, `step.py` one step of it, `slots.py` its cache, `sampling.py` its dice,
+`numbers.py` what it says of a token; `replay.py` scores texts that exist, `internals.py` opens one
+block, `attention.py` says where each block looks, `agree.py` measures that batched = alone;
+`lean.py` makes forwards cheaper on a CPU.  The engine knows nothing of disks, suites or screens.
 """
 
 from traitscope.engine.agree import LONG, QUICK, WIDE, Probe, agreement, repetition

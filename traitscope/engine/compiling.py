@@ -34,13 +34,17 @@ class Compiled:
 
     def __init__(self, compute: Callable[..., Any]) -> None:
         self._own, self._known = compute, set[tuple[int, ...]]()
-        # the first shape as it is, those that come later by one program for all
-        self._fast = torch.compile(compute, backend=BACKEND, fullgraph=True, dynamic=None)
+        self._fast: Callable[..., Any] | None = None
 
     def __call__(self, *shape: int) -> Any:
         try:
             with warnings.catch_warnings(), torch._dynamo.config.patch(recompile_limit=SHAPES):
                 warnings.simplefilter("ignore")  # the compiler's advice to who wrote the model
+                if self._fast is None:
+                    # the first shape as it is, those that come later by one program for all
+                    self._fast = torch.compile(
+                        self._own, backend=BACKEND, fullgraph=True, dynamic=None
+                    )
                 made = self._fast(*shape)
         except torch.OutOfMemoryError:
             raise

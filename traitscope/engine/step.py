@@ -160,6 +160,7 @@ class BucketedStep(Step):
                 return replay
             self.refused = f"{self.refused}; {wrong}" if self.refused else wrong
             self._ways.pop(0)
+        self._replays.clear()  # one memory is behind them all
         return None
 
     def _held_against(
