@@ -39,6 +39,13 @@ FREE = GenerationConfig(temperature=1.0, seed=3)
 # kernel for them
 LISTS = ("falcon", "falcon grouped", "falcon sequential")
 SENDS = "phimoe"  # a copy, in every step
+# one of each way to attend, to gate and to place; the others take minutes together
+OFTEN = ("gemma2", "gpt2", "gpt_oss", "llama", "deepseek_v3", "qwen3_moe")
+EVERY = [
+    name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow)
+    for name in VARIANTS
+    if name not in (*LISTS, SENDS)
+]
 LENGTHS, NEW_TOKENS = (3, 1, 44), (7, 6, 3)
 
 
@@ -78,7 +85,7 @@ def by_name(traces: Iterable[Trace]) -> list[Trace]:
     return sorted(traces, key=lambda trace: trace.generation)
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in (*LISTS, SENDS)])
+@pytest.mark.parametrize("name", EVERY)
 def test_a_step_asks_nothing_of_the_host(
     name: str, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
