@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from traitscope.core import Float32, GenerationConfig
-from traitscope.engine import Clock, Numbers, has_products, packed_bytes, pick
+from traitscope.engine import Clock, Numbers, block_steps, has_products, packed_bytes, pick
 from traitscope.gauge import shape_of
 from traitscope.machine import all_memory, peak_memory
 from traitscope.models import Model, Scores
@@ -160,8 +160,8 @@ def _taps(model: Model, direction_SDK: Float32, rows: int) -> float:
     device = model.device
     scores = Scores(torch.from_numpy(direction_SDK).to(device))
     numbers = Numbers(scores, rows)
-    steps = (numbers.at_once or rows) // rows
-    width = model.anatomy.d_model
+    sites, width, traits = direction_SDK.shape
+    steps = block_steps(rows, 1 + sites * max(width, traits), numbers.at_once)
     states = [torch.randn(rows, 1, width, device=device).to(model.dtype) for _ in model.sites]
 
     def step() -> Tensor:

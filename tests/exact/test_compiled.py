@@ -7,6 +7,7 @@ Most tests let the compiler trace a step and run what it traced; one has it make
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from tests.exact.reference import (
     requests,
 )
 from traitscope.core import GenerationConfig, Trace
-from traitscope.engine import Batching, Clock, compiling, generate
+from traitscope.engine import Batching, Clock, Steps, compiling, generate
 from traitscope.engine import step as steps
 from traitscope.engine.step import Made, Step
 
@@ -38,8 +39,10 @@ def tracing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch._dynamo.reset()
 
 
-def made(name: str, kind: str, config: GenerationConfig, clock: Clock | None = None) -> list[Trace]:
-    batching = Batching(rows=3, steps=kind)  # type: ignore[arg-type]
+def made(
+    name: str, kind: Steps, config: GenerationConfig, clock: Clock | None = None
+) -> list[Trace]:
+    batching = Batching(rows=3, steps=kind)
     subject, texts = model(name), requests(LENGTHS, NEW_TOKENS)
     traces = generate(subject, texts, directions(subject), config, batching, clock)
     return sorted(traces, key=lambda trace: trace.generation)
@@ -125,7 +128,8 @@ def test_a_program_is_what_a_graph_records(monkeypatch: pytest.MonkeyPatch) -> N
     ways = list[str]()
 
     def record(compute: Callable[[], Made]) -> Callable[[], Made]:
-        way = "program" if isinstance(compute.func, compiling.Compiled) else "step"  # type: ignore[attr-defined]
+        assert isinstance(compute, partial)
+        way = "program" if isinstance(compute.func, compiling.Compiled) else "step"
         ways.append(way)
         if way == "program":
             raise RuntimeError("operation not permitted when stream is capturing")

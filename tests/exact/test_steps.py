@@ -14,16 +14,16 @@ import torch
 
 from tests.exact.reference import GREEDY, NUCLEUS, assert_same, directions, model, requests
 from traitscope.core import GenerationConfig, Trace
-from traitscope.engine import Batching, Clock, generate
+from traitscope.engine import Batching, Clock, Steps, generate
 from traitscope.engine import step as steps
 from traitscope.engine.step import COLUMNS, BucketedStep, Made, Recorder
 
 LENGTHS, NEW_TOKENS = (3, 1, 44, 9, 1, 17, 2, 6, 120), (9, 6, 4, 1, 12, 7, 11, 2, 30)
 
 
-def made(kind: str, config: GenerationConfig, clock: Clock | None = None) -> list[Trace]:
+def made(kind: Steps, config: GenerationConfig, clock: Clock | None = None) -> list[Trace]:
     subject, wanted = model("gemma2"), requests(LENGTHS, NEW_TOKENS)
-    batching = Batching(rows=5, join=2, steps=kind)  # type: ignore[arg-type]
+    batching = Batching(rows=5, join=2, steps=kind)
     traces = generate(subject, wanted, directions(subject), config, batching, clock)
     return sorted(traces, key=lambda trace: trace.generation)
 

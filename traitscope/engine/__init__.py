@@ -8,10 +8,11 @@ block, `attention.py` says where each block looks, `agree.py` measures that batc
 
 from traitscope.engine.agree import LONG, QUICK, WIDE, Probe, agreement, repetition
 from traitscope.engine.attention import mean_attention
-from traitscope.engine.decode import Batching, Clock, Request, generate
+from traitscope.engine.decode import Batching, Clock, Request, Steps, generate
 from traitscope.engine.internals import capture_internals, check_internals
 from traitscope.engine.joining import forward_tokens, join_rule
 from traitscope.engine.numbers import Numbers
+from traitscope.engine.outbox import block_steps
 from traitscope.engine.packing import has_products, memory_for_texts, packed_bytes
 from traitscope.engine.replay import Scored, mean_states, score_texts
 from traitscope.engine.sampling import gumbel, noise_key, pick
@@ -26,7 +27,9 @@ __all__ = [
     "Probe",
     "Request",
     "Scored",
+    "Steps",
     "agreement",
+    "block_steps",
     "capture_internals",
     "check_internals",
     "forward_tokens",

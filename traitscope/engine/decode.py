@@ -36,7 +36,9 @@ from traitscope.engine.slots import Slots
 from traitscope.engine.step import COLUMNS, step_for
 from traitscope.models import Model, Scores, Taps
 
-__all__ = ["Batching", "Clock", "Request", "generate"]
+__all__ = ["Batching", "Clock", "Request", "Steps", "generate"]
+
+Steps = Literal["auto", "plain", "bucketed", "recorded", "compiled"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Batching:
     rows: int
     join: int = 1
     prefill_tokens: int | None = None
-    steps: Literal["auto", "plain", "bucketed", "recorded", "compiled"] = "auto"
+    steps: Steps = "auto"
     share: bool = True
 
 

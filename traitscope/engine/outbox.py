@@ -19,10 +19,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["HostCopy", "Outbox"]
+__all__ = ["HostCopy", "Outbox", "block_steps"]
 
 STEPS = 16  # of one block
 BYTES = 64 << 20  # the most that waits on the device
+
+
+def block_steps(rows: int, wide: int, at_once: int | None) -> int:
+    """How many steps of `rows` rows, each `wide` float32 numbers, leave together.
+
+    `at_once`: the most lines that are finished together, None where each step is by itself.
+    """
+    most = STEPS if at_once is None else min(STEPS, at_once // rows)
+    return max(1, min(most, BYTES // (4 * rows * wide)))
 
 
 class Row(Protocol):
@@ -78,7 +87,7 @@ class Outbox:
         at_once: int | None = None,
     ) -> None:
         self._rows, self._width, self._finish = rows, width, finish
-        self._most = STEPS if at_once is None else min(STEPS, at_once // rows)
+        self._at_once = at_once
         self._open, self._sent = _Block(), _Block()
 
     def add(self, rows: Sequence[Row], numbers_BW: Tensor) -> None:
@@ -86,7 +95,7 @@ class Outbox:
         self._open.rows.extend(rows)
         self._open.steps.append(numbers_BW)
         wide = max(self._width, numbers_BW.shape[1])  # as it waits, or as it will be
-        if len(self._open.steps) >= min(self._most, BYTES // (4 * self._rows * wide)):
+        if len(self._open.steps) >= block_steps(self._rows, wide, self._at_once):
             self._send()
 
     def hurry(self) -> None:
