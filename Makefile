@@ -22,8 +22,8 @@ $(STAMP): pyproject.toml constraints.txt
 	  || { echo "Expected Python 3.11 or newer, got $$($(PYTHON) -V). Name one: make PYTHON=python3.12"; exit 1; }
 	rm -f $(STAMP)
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
 	@touch $(STAMP)
 
 demo: $(STAMP) ## run the bundled suite on the bundled model, then verify what it left in runs/
