@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.exact.reference import truncated
 from traitscope.core import Generation, GenerationConfig
-from traitscope.engine import gumbel, noise_key, pick
+from traitscope.engine import gumbel, noise, noise_key, pick
 
 EULER = 0.5772156649015329
 DRAWS = 8000
@@ -144,6 +144,8 @@ def _plain_pick(logits_V: Tensor, key: int, position: int, config: GenerationCon
     return int((weight + noise).argmax())
 
 
+@pytest.mark.parametrize("ask", [True, False], ids=["asking", "never asking"])
+@pytest.mark.parametrize("narrow", [False, True], ids=["float32", "from bfloat16"])
 @pytest.mark.parametrize("spread", [0.1, 1.0, 4.0], ids=["flat", "middling", "peaked"])
 @pytest.mark.parametrize(
     "config",
@@ -151,19 +153,42 @@ def _plain_pick(logits_V: Tensor, key: int, position: int, config: GenerationCon
         _config(),
         _config(top_p=0.95),
         _config(top_p=0.5, temperature=0.7),
+        _config(top_p=0.05),
         _config(top_k=700, top_p=0.9),
         _config(top_k=50),
     ],
     ids=str,
 )
-def test_picks_are_those_of_a_plain_account(spread: float, config: GenerationConfig) -> None:
-    """Flat rows' nuclei are thousands of tokens, far beyond the first candidates."""
+def test_picks_are_those_of_a_plain_account(
+    spread: float, narrow: bool, config: GenerationConfig, ask: bool
+) -> None:
+    """Flat rows' nuclei are thousands of tokens, far beyond the first candidates; and many logits
+    that were bfloat16 are equal, of which the lowest ids are the better ones."""
+    if config.top_k and narrow and not ask:
+        pytest.skip("on a CPU, which asks, the others would not be the lowest ids")
     logits = torch.randn(6, 5000, generator=torch.Generator().manual_seed(5)) * spread
-    key_B, position_B = torch.arange(6) * 977, torch.arange(6) + 3
-    token, _ = pick(logits, key_B, position_B, config)
-    for row in range(6):
-        plain = _plain_pick(logits[row], int(key_B[row]), int(position_B[row]), config)
-        assert int(token[row]) == plain
+    logits = logits.bfloat16().float() if narrow else logits
+    for draw in range(8):
+        key_B, position_B = torch.arange(6) * 977 + draw, torch.arange(6) + 3
+        token, _ = pick(logits, key_B, position_B, config, ask)
+        for row in range(6):
+            plain = _plain_pick(logits[row], int(key_B[row]), int(position_B[row]), config)
+            assert int(token[row]) == plain
+
+
+@pytest.mark.parametrize("rows", [1, 3, 700])
+@pytest.mark.parametrize("piece", [1, 64, 1000])
+def test_the_winner_piece_by_piece_is_the_winner(
+    rows: int, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(noise, "_PIECE", piece)
+    logprob = torch.randn(rows, 1003, generator=torch.Generator().manual_seed(7)).log_softmax(-1)
+    logprob[:, ::3] = float("-inf")
+    keys, positions = torch.arange(rows) * 7919 + 2**62, torch.arange(rows) % 50
+    for temperature in (0.7, 1.0, 3.0):
+        whole = logprob / temperature + _noise(keys, positions, 1003)
+        got = noise.best_of_all(logprob, keys, positions, temperature)
+        assert torch.equal(got, whole.argmax(-1))
 
 
 def test_a_wide_nucleus_is_kept_whole() -> None:
@@ -174,9 +199,23 @@ def test_a_wide_nucleus_is_kept_whole() -> None:
     assert len(drawn.unique()) > 900
 
 
+@pytest.mark.parametrize("equal", [100, 600, 1500])
+@pytest.mark.parametrize("ask", [True, False], ids=["asking", "never asking"])
+def test_of_equal_tokens_the_lowest_ids_are_the_nucleus(equal: int, ask: bool) -> None:
+    """Among the first candidates and beyond them."""
+    logits = torch.full((1500,), -60.0)
+    ids = torch.randperm(1500, generator=torch.Generator().manual_seed(8))[:equal].sort().values
+    logits[ids] = 0.0
+    rows = torch.arange(3 * equal)
+    drawn, _ = pick(logits.expand(len(rows), -1), rows, rows, _config(top_p=0.5), ask)
+    inside = ids[: len(ids) // 2 + 1]  # rounding may take one more
+    assert torch.isin(drawn, inside).all()
+    assert len(drawn.unique()) > 0.9 * len(ids) // 2
+
+
 def test_a_row_does_not_depend_on_its_neighbours_nucleus() -> None:
-    """A flat neighbour forces the full sort on the batch; the peaked row draws as before, even
-    with a threshold put exactly where its mass adds up to."""
+    """A flat neighbour has its nucleus beyond the first candidates; the peaked row draws as before,
+    even with a threshold put exactly where its mass adds up to."""
     generator = torch.Generator().manual_seed(6)
     flat = torch.zeros(5000)
     for seed in range(30):

@@ -29,9 +29,9 @@ from traitscope.core import Generation, GenerationConfig, Trace
 from traitscope.engine.joining import Joining, arranged, forward_cost, forward_tokens, pieces
 from traitscope.engine.lean import lean
 from traitscope.engine.logprob import own_logprob
+from traitscope.engine.noise import noise_key
 from traitscope.engine.numbers import Numbers
 from traitscope.engine.outbox import HostCopy, Outbox
-from traitscope.engine.sampling import noise_key
 from traitscope.engine.slots import Slots
 from traitscope.engine.step import COLUMNS, step_for
 from traitscope.models import Model, Scores, Taps
