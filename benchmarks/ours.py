@@ -49,9 +49,11 @@ def answers(
     new: int,
     batching: Batching,
     clock: Clock | None = None,
+    temperature: float = 0,
+    top_p: float = 1.0,
 ) -> Made:
-    """Greedy texts of at most `new` tokens, with all scores."""
-    config = GenerationConfig(max_new_tokens=new, temperature=0)
+    """Texts of at most `new` tokens, greedy if nothing else is said, with all scores."""
+    config = GenerationConfig(max_new_tokens=new, temperature=temperature, top_p=top_p)
     asked = requests(prompts, new)
     found = list(generate(model, asked, direction_SDK, config, batching, clock))
     found.sort(key=lambda trace: trace.generation.sample)

@@ -1,7 +1,8 @@
 """transformers alone: `generate` in fixed batches, with states to project, with rows dropped.
 
 The bounds that traitscope is held against; none of them but `with_states` and `padded_states` reads
-anything of the residual stream.  Greedy; answers come back in the order of the prompts.
+anything of the residual stream.  All but `drawn` are greedy; answers come back in the order of the
+prompts.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from benchmarks.peers.ways import EOS, padded, padded_right, per_text, project, 
 
 __all__ = [
     "bare_steps",
+    "drawn",
     "dropping",
     "fixed",
     "generated",
@@ -37,6 +39,22 @@ def generated(hf: Any, prompts: Ids, new: int) -> list[list[int]]:
         attention_mask=mask.to(hf.device),
         max_new_tokens=new,
         do_sample=False,
+    )
+    return [until_end(row) for row in made[:, ids.shape[1] :].tolist()]
+
+
+@torch.inference_mode()
+def drawn(hf: Any, prompts: Ids, new: int, temperature: float, top_p: float) -> list[list[int]]:
+    """As `generated`, but sampled."""
+    ids, mask = padded([list(prompt) for prompt in prompts])
+    made = hf.generate(
+        input_ids=ids.to(hf.device),
+        attention_mask=mask.to(hf.device),
+        max_new_tokens=new,
+        do_sample=True,
+        temperature=temperature,
+        top_k=0,
+        top_p=top_p,
     )
     return [until_end(row) for row in made[:, ids.shape[1] :].tolist()]
 

@@ -23,6 +23,7 @@ from traitscope.engine import Batching, packed_bytes
 from traitscope.models import Model
 
 ROWS, NEW, TRAITS, TRAITS_OF_THE_SUITE = 24, 50, 8, 4
+TEMPERATURE, NUCLEUS = 0.7, 0.9
 BASE = "generate, no capture"
 
 
@@ -32,6 +33,7 @@ def main() -> None:
         plan = [("tiny", "float32")]
     else:
         plan = [("framework", "float32"), ("130m", "float32"), ("130m", "bfloat16")]
+    sampled_on = "tiny" if asked.quick else "130m"
     tables, figures = [], {}
     for name, dtype in plan:
         usual_too = dtype == "float32" and name != "framework"
@@ -54,6 +56,10 @@ def main() -> None:
                     "usual", one_by_one, shape, hf, saved, asked
                 )
                 tables.append(table)
+    title = f"{sampled_on} sampled"
+    if asked.wants(title):
+        table, figures[title] = common.measured(title, sampled, SHAPES[sampled_on], asked)
+        tables.append(table)
     title = "gemma-2-2b bfloat16"
     if not asked.quick and asked.wants(title):
         table, figures[title] = common.measured(title, large, asked)
@@ -112,6 +118,42 @@ def verify(hf: Any, made: ours.Made, asks: list[list[int]], dtype: str) -> str:
     return (
         f"{same} of {len(asks)} texts of ours and of generate are equal; all have the same length."
     )
+
+
+# --- tokens that are drawn ---
+
+
+def sampled(shape: Shape, asked: Options) -> tuple[Table, dict[str, Any]]:
+    """Sampling, with and without a nucleus: of random weights it holds most of the vocabulary."""
+    hf = build(shape, torch.float32)
+    model, asks = wrapped(shape, hf), prompts(shape, ROWS, 5, 30)
+    direction_SDK = ours.directions(model, TRAITS)
+    contestants = []
+    for top_p in (1.0, NUCLEUS):
+        how = f"temperature {TEMPERATURE}" + (f", top_p {top_p}" if top_p < 1 else "")
+        contestants += [
+            timed(
+                f"generate, no capture, {how}",
+                lambda p=top_p: plain.drawn(hf, asks, NEW, TEMPERATURE, p),
+            ),
+            timed(
+                f"ours, {how}",
+                lambda p=top_p: ours.answers(
+                    model, asks, direction_SDK, NEW, Batching(ROWS), None, TEMPERATURE, p
+                ),
+            ),
+        ]
+    contestants.append(own(model, asks, direction_SDK)[0])
+    contestants[-1] = dataclasses.replace(contestants[-1], name="ours, greedy")
+    base = contestants[0].name
+    times = common.rounds(contestants, asked)
+    title = f"{shape.name}, float32, sampled: {ROWS} prompts x {NEW} tokens, {TRAITS} traits"
+    notes = [
+        "Each draws with its own dice: no texts to compare; an end token is hardly ever drawn."
+    ]
+    table = Table(title, common.COLUMNS, common.against(times, base), notes)
+    figures = {name: common.ratio(times, name, base) for name in times}
+    return table, {"seconds": common.medians(times), "times the base": figures}
 
 
 # --- one prompt at a time ------------------------------------------------------------------------
