@@ -43,7 +43,7 @@ def main() -> None:
     works = [
         Work(SHAPES["framework"], 500, asked.rounds, False),
         Work(SHAPES["framework"], 96, asked.rounds, True),
-        Work(SHAPES["130m"], 96, max(1, asked.rounds // 3), False),
+        Work(SHAPES["130m"], 96, asked.rounds, False),
     ]
     if asked.quick:
         works = [Work(SHAPES["tiny"], 8, 1, True)]

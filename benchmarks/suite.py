@@ -148,9 +148,7 @@ def sampled(shape: Shape, asked: Options) -> tuple[Table, dict[str, Any]]:
     base = contestants[0].name
     times = common.rounds(contestants, asked)
     title = f"{shape.name}, float32, sampled: {ROWS} prompts x {NEW} tokens, {TRAITS} traits"
-    notes = [
-        "Each draws with its own dice: no texts to compare; an end token is hardly ever drawn."
-    ]
+    notes = ["Each draws with its own dice: no texts to compare. Hardly any draws an end token."]
     table = Table(title, common.COLUMNS, common.against(times, base), notes)
     figures = {name: common.ratio(times, name, base) for name in times}
     return table, {"seconds": common.medians(times), "times the base": figures}
