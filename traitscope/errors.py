@@ -18,7 +18,8 @@ it knows nothing else about them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "TraitError",
     "TraitscopeError",
     "did_you_mean",
+    "memory_errors",
 ]
 
 
@@ -90,3 +92,21 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the nearest of `known`, or an empty string."""
     near = get_close_matches(wrong, list(known), n=1, cutoff=0.6)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Within it, a device without memory left raises torch.OutOfMemoryError, whatever it is.
+
+    CUDA's allocator does so by itself; MPS and CUDA's own calls raise a RuntimeError instead.
+    """
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if "out of memory" in str(error):
+            raise torch.OutOfMemoryError(str(error)) from error
+        raise

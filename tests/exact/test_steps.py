@@ -7,16 +7,20 @@ does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
 
 from tests.exact.reference import GREEDY, NUCLEUS, assert_same, directions, model, requests
-from traitscope.core import GenerationConfig, Trace
-from traitscope.engine import Batching, Clock, Steps, generate
+from traitscope.core import Generation, GenerationConfig, Trace
+from traitscope.engine import Batching, Clock, Request, Steps, compiling, generate
 from traitscope.engine import step as steps
-from traitscope.engine.step import COLUMNS, BucketedStep, Made, Recorder
+from traitscope.engine.slots import Slots
+from traitscope.engine.step import COLUMNS, BucketedStep, Made, Recorder, Step
 
 LENGTHS, NEW_TOKENS = (3, 1, 44, 9, 1, 17, 2, 6, 120), (9, 6, 4, 1, 12, 7, 11, 2, 30)
 
@@ -26,6 +30,12 @@ def made(kind: Steps, config: GenerationConfig, clock: Clock | None = None) -> l
     batching = Batching(rows=5, join=2, steps=kind)
     traces = generate(subject, wanted, directions(subject), config, batching, clock)
     return sorted(traces, key=lambda trace: trace.generation)
+
+
+def made_of(wanted: list[Request], kind: Steps) -> dict[Generation, Trace]:
+    subject = model("gemma2")
+    traces = generate(subject, wanted, directions(subject), GREEDY, Batching(4, steps=kind))
+    return {trace.generation: trace for trace in traces}
 
 
 class Tape:
@@ -128,6 +138,70 @@ def test_out_of_memory_is_not_a_reason_to_go_on(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(steps, "CudaGraphs", lambda device: full)
     with pytest.raises(torch.OutOfMemoryError):
         made("recorded", GREEDY)
+
+
+@pytest.mark.parametrize("kind", ["plain", "bucketed"])
+def test_out_of_memory_has_one_name(kind: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever device it is of: MPS raises what any failure raises."""
+
+    def full(self: Step, *_: object) -> Made:
+        raise RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GiB)")
+
+    monkeypatch.setattr(Step, "_compute", full)
+    with pytest.raises(torch.OutOfMemoryError, match="MPS backend"):
+        made(kind, GREEDY)
+
+
+@pytest.mark.parametrize("kind", ["bucketed", "recorded"])
+def test_places_that_nobody_holds_stay_inside(kind: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text in the last place has used its slot to the end; others go on without it, and rows
+    are rounded up."""
+    monkeypatch.setattr(steps, "CudaGraphs", lambda device: Tape())
+    subject, long = model("gemma2"), requests((COLUMNS - 9, 3, 3, 3), (9, 40, 40, 40))
+    batching = Batching(4, steps=kind)
+
+    def last_place_first(waiting: list[Request], **_: object) -> list[Request]:
+        return sorted(waiting, key=lambda request: len(request.token_ids))
+
+    monkeypatch.setattr("traitscope.engine.decode.sorted", last_place_first, raising=False)
+    traces = list(generate(subject, long, directions(subject), GREEDY, batching))
+    assert len(traces[0].token_ids) == COLUMNS  # it ends first, with its slot full
+    plain = made_of(long, "plain")
+    for trace in traces:
+        assert_same(subject, trace, plain[trace.generation], GREEDY)
+
+
+@pytest.mark.parametrize("kind", ["plain", "bucketed", "recorded", "compiled"])
+def test_what_generating_held_is_gone_with_it(kind: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, without cycles to be found: memory on a device is what the next one needs."""
+    caches = list[weakref.ref[Slots]]()
+    real = Slots.__init__
+
+    def watched(self: Slots, *given: object) -> None:
+        real(self, *given)  # type: ignore[arg-type]  # whatever it was made of
+        caches.append(weakref.ref(self))
+
+    monkeypatch.setattr(Slots, "__init__", watched)
+    monkeypatch.setattr(steps, "CudaGraphs", lambda device: Tape())
+    monkeypatch.setattr(compiling.torch, "compile", lambda work, **_: work)
+    with uncollected():
+        made(kind, GREEDY)
+        half_done = generate(
+            model("gemma2"), requests(LENGTHS, NEW_TOKENS), None, GREEDY, Batching(3, steps=kind)
+        )
+        next(half_done)
+        half_done.close()
+        assert len(caches) == 2
+        assert [cache() for cache in caches] == [None, None]
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def test_without_directions_nothing_is_tapped() -> None:

@@ -221,12 +221,12 @@ _Update = Callable[..., tuple[Tensor, Tensor]]
 
 def _one_column_late(update: _Update) -> _Update:
     def wrong(self: SlotLayer, keys: Tensor, values: Tensor, *args: Any, **kwargs: Any) -> Any:
-        now = self._owner.now
+        now = self._announced.now
         if now.position_B is not None:
             now = replace(now, position_B=(now.position_B - 1).clamp_min(0))
-            before, self._owner.now = self._owner.now, now
+            before, self._announced.now = self._announced.now, now
             out = update(self, keys, values, *args, **kwargs)
-            self._owner.now = before
+            self._announced.now = before
             return out
         return update(self, keys, values, *args, **kwargs)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from traitscope.engine.internals import eager
-from traitscope.errors import ModelError
+from traitscope.errors import ModelError, memory_errors
 from traitscope.models import Model
 
 __all__ = ["mean_attention"]
@@ -38,7 +38,8 @@ def mean_attention(model: Model, token_ids: Sequence[int]) -> list[Tensor]:
         seen.append(out[1][0].float().mean(dim=0).cpu())
 
     id_1T = torch.tensor([list(token_ids)], device=model.device)
-    with ExitStack() as hooks, torch.inference_mode(), eager(model.anatomy.config):
+    plain = eager(model.anatomy.config)
+    with memory_errors(), ExitStack() as hooks, torch.inference_mode(), plain:
         for block in model.anatomy.blocks:
             hooks.callback(block.attention.register_forward_hook(hook).remove)
         model.anatomy.stack(input_ids=id_1T, use_cache=False)

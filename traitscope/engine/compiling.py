@@ -49,11 +49,20 @@ class Compiled:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # of the model's code, of the compiler's, of its own compilers
+            if _recorded_now():
+                raise  # whoever records must know of it
             if shape in self._known:
                 return self._own(*shape)
             raise NotCompiled(f"a step could not be compiled: {_one_line(error)}") from error
         self._known.add(shape)
         return made
+
+
+def _recorded_now() -> bool:
+    """Whether a capture is under way, or its warm-up."""
+    if not torch.cuda.is_available():
+        return False
+    return torch.cuda.is_current_stream_capturing() or bool(torch.cuda.get_sync_debug_mode())
 
 
 def _one_line(error: Exception) -> str:

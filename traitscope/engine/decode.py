@@ -34,6 +34,7 @@ from traitscope.engine.numbers import Numbers
 from traitscope.engine.outbox import HostCopy, Outbox
 from traitscope.engine.slots import Slots
 from traitscope.engine.step import COLUMNS, step_for
+from traitscope.errors import memory_errors
 from traitscope.models import Model, Scores, Taps
 
 __all__ = ["Batching", "Clock", "Request", "Steps", "generate"]
@@ -75,6 +76,7 @@ class Clock:
 
     prefill: float = 0.0
     decode: float = 0.0
+    preparing: float = 0.0  # of steps that are recorded or compiled, once for each of their shapes
     batches: int = 0  # times that prompts were admitted together
     steps: int = 0
     tokens: int = 0  # fed through the model, prompts included
@@ -122,10 +124,13 @@ def generate(
     Longest prompts go first.
     """
     if requests:
-        with lean(model):
+        with memory_errors(), lean(model):
             loop = _Loop(model, requests, direction_SDK, config, batching, clock or Clock(), keep)
-            with loop.taps:
-                yield from loop.run(on_step)
+            try:
+                with loop.taps:
+                    yield from loop.run(on_step)
+            finally:
+                loop.step.close()
 
 
 class _Loop:
@@ -267,7 +272,7 @@ class _Loop:
 
     def _launch(self) -> _Flight:
         """Feed each live row's newest token; project, sample, and advance, all on the device."""
-        began = time.perf_counter()
+        began, prepared = time.perf_counter(), self.step.preparing
         rows = tuple(self.live)
         columns = max(row.fed for row in rows) + 1
         token_B, numbers_BW = self.step(len(rows), columns)
@@ -277,7 +282,9 @@ class _Loop:
             row.fed += 1
         self.clock.steps += 1
         self.clock.tokens += len(rows)
-        self.clock.decode += time.perf_counter() - began
+        preparing = self.step.preparing - prepared
+        self.clock.preparing += preparing
+        self.clock.decode += time.perf_counter() - began - preparing
         return flight
 
     # --- rows go -----------------------------------------------------------------------------

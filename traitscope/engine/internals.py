@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from traitscope.core import Generation, Internals
-from traitscope.errors import ModelError
+from traitscope.errors import ModelError, memory_errors
 from traitscope.models import Model
 from traitscope.models.anatomy import Block
 from traitscope.models.families import Family
@@ -128,7 +128,8 @@ def _watch(model: Model, parts: Block, token_ids: Sequence[int]) -> dict[str, Te
     seen: dict[str, Tensor] = {}
     id_1T = torch.tensor([list(token_ids)], device=model.device)
     places = _places(parts, family)
-    with torch.inference_mode(), eager(model.anatomy.config), _hooks(places, seen, model.device):
+    hooks = _hooks(places, seen, model.device)
+    with memory_errors(), torch.inference_mode(), eager(model.anatomy.config), hooks:
         model.anatomy.stack(input_ids=id_1T, use_cache=False)
     if "attention" not in seen:
         raise ModelError(
@@ -244,8 +245,8 @@ class _Writer:
         """
         if self.gain is None:
             return torch.ones(raw_TD.shape[0])
-        gained_TD = (raw_TD * self.gain).double()
-        ratio_T = (normed_TD.double() * gained_TD).sum(-1) / gained_TD.pow(2).sum(-1)
+        gained_TD = (raw_TD * self.gain).cpu().double()  # not every device has float64
+        ratio_T = (normed_TD.cpu().double() * gained_TD).sum(-1) / gained_TD.pow(2).sum(-1)
         return torch.nan_to_num(ratio_T).float()
 
 

@@ -3,14 +3,16 @@
 Five things that a model does in every call and need not: lay its weights out for the
 multiplication (`packing.py`), repeat keys and values for each head of a group (`grouped.py`), write
 an RMS norm out in eight operations (`norms.py`), call small projections of one input one by one
-(`joined.py`), and turn queries and keys apart (`rotary.py`).  Elsewhere than on a CPU this changes
-nothing.
+(`joined.py`), and turn queries and keys apart (`rotary.py`).  On CUDA it only keeps to
+attention kernels that take any shape at once; elsewhere it changes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+
+import torch
 
 from traitscope.engine.grouped import grouped_attention
 from traitscope.engine.joined import joined_projections
@@ -30,7 +32,8 @@ def lean(model: Model, *, steps: bool = True) -> Iterator[None]:
     has no products in their dtype, since else it would save little and take as much memory again.
     """
     if model.device.type != "cpu":
-        yield
+        with _known_kernels(model.device):
+            yield
         return
     with ExitStack() as cheaper:
         if steps or not has_products(model.dtype):
@@ -38,3 +41,14 @@ def lean(model: Model, *, steps: bool = True) -> Iterator[None]:
         for way in (joined_projections, grouped_attention, fused_norms, joint_rotary):
             cheaper.enter_context(way(model))
         yield
+
+
+@contextmanager
+def _known_kernels(device: torch.device) -> Iterator[None]:
+    """On CUDA without cuDNN's attention, which makes a plan for every shape that it first meets."""
+    was: bool = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
+    torch.backends.cuda.enable_cudnn_sdp(was and device.type != "cuda")
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(was)

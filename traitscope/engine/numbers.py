@@ -28,9 +28,19 @@ class Numbers:
     def __init__(self, scores: Scores | None, rows: int) -> None:
         self.scores = scores
         # directions are read less often then, and on a CPU a step has fewer calls
-        pays = scores is not None and (scores.many or scores.direction_SKD.device.type == "cpu")
+        kind = "" if scores is None else scores.direction_SKD.device.type
+        # what MPS writes to a part of a tensor may not arrive before torch 2.14
+        pays = scores is not None and (kind == "cpu" or (scores.many and kind != "mps"))
         # the most lines that are finished at once; None: every step is finished by itself
         self.at_once = TOGETHER if pays and 2 * rows <= TOGETHER else None
+
+    @property
+    def logprob_at(self) -> int:
+        """Where in what `of_step` gives the log probability stands."""
+        if self.at_once is None or self.scores is None:
+            return 0
+        sites, _, width = self.scores.direction_SKD.shape
+        return sites * width
 
     def of_forward(self, logprob_BT: Tensor) -> list[Tensor]:
         """[B, T, W] in parts, in order: side by side they would be a copy of much memory."""

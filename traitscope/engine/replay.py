@@ -23,6 +23,7 @@ from traitscope.core import Float32
 from traitscope.engine.joining import forward_tokens
 from traitscope.engine.lean import lean
 from traitscope.engine.logprob import own_logprob
+from traitscope.errors import memory_errors
 from traitscope.models import Means, Model, Scores, Taps
 
 __all__ = ["Scored", "mean_states", "score_texts"]
@@ -61,7 +62,7 @@ def score_texts(
     """
     direction = torch.from_numpy(np.ascontiguousarray(direction_SDK)).to(model.device)
     sink = Scores(direction, keep)
-    with lean(model, steps=False), Taps(model.anatomy, sink):
+    with memory_errors(), lean(model, steps=False), Taps(model.anatomy, sink):
         for batch, chosen in enumerate(_batches(texts, batch_tokens or forward_tokens(model))):
             began = time.perf_counter()
             rows = [texts[i] for i in chosen]
@@ -91,7 +92,7 @@ def mean_states(
     """
     sink = Means()
     out_NSD = np.zeros((len(texts), len(model.sites), model.anatomy.d_model), dtype=np.float32)
-    with lean(model, steps=False), Taps(model.anatomy, sink):
+    with memory_errors(), lean(model, steps=False), Taps(model.anatomy, sink):
         for chosen in _batches(texts, batch_tokens or forward_tokens(model)):
             sink.weight_BT = _weights([chosen_tokens[i] for i in chosen]).to(model.device)
             _forward(model, [texts[i] for i in chosen])

@@ -35,86 +35,15 @@ class _Forward:
     places: dict[tuple[int, torch.device], Tensor] = field(default_factory=dict)
 
 
-class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not followed
-    """Keys and values [rows, H, C, dh] of one block; allocated when first written."""
+class _Announced:
+    """What the slots know and their layers go by.  It knows neither: a cache that nobody holds
+    is gone at once, and not when cycles are looked for."""
 
-    is_sliding = False
-
-    def __init__(self, owner: Slots) -> None:
-        super().__init__()
-        self._owner = owner
-        self.keys: Tensor
-        self.values: Tensor
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        def room(like: Tensor) -> Tensor:
-            # zeros: a masked column must still be finite, 0 * NaN is NaN
-            shape = (self._owner.rows, like.shape[1], self._owner.columns, like.shape[3])
-            return torch.zeros(shape, dtype=like.dtype, device=like.device)
-
-        self.keys, self.values = room(key_states), room(value_states)
-        self.is_initialized = True
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        now = self._owner.now
-        used = slice(now.first, now.first + now.rows)
-        for store, new in ((self.keys, key_states), (self.values, value_states)):
-            if now.position_B is None:
-                store[used, :, now.offset : now.offset + new.shape[2]] = new
-            else:
-                width = new.shape[3]
-                place_N = self._owner.places(new.shape[1], new.device)
-                store.view(-1, width).index_copy_(0, place_N, new.reshape(-1, width))
-        return self.keys[used, :, : now.columns], self.values[used, :, : now.columns]
-
-    def copy(self, source: int, target: int, columns: int) -> None:
-        for store in (self.keys, self.values):
-            store[target, :, :columns] = store[source, :, :columns]
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self._owner.now.columns, 0
-
-    def get_seq_length(self) -> int:
-        return self._owner.now.offset
-
-    def get_max_length(self) -> int:
-        return self._owner.columns
-
-
-class Slots(Cache):  # type: ignore[misc]  # transformers is not followed
-    """`rows` slots of `columns` positions for a model of `n_blocks` blocks."""
-
-    def __init__(self, n_blocks: int, rows: int, columns: int, device: torch.device) -> None:
-        super().__init__(layers=[SlotLayer(self) for _ in range(n_blocks)])
+    def __init__(self, rows: int, columns: int, device: torch.device) -> None:
         self.rows, self.columns = rows, columns
         self.row_index = torch.arange(rows, device=device)
         self.head_index = torch.arange(_MOST_HEADS, device=device)
         self.now = _Forward()
-
-    def prefill(self, first: int, rows: int, offset: int, tokens: int) -> None:
-        """The next forward writes `tokens` columns from `offset` of rows first..first+rows-1."""
-        self.now = _Forward(first, rows, offset, None, offset + tokens)
-
-    def decode(self, position_B: Tensor, columns: int) -> None:
-        """The next forward writes one column per row, at `position_B` [n]; rows 0..n-1."""
-        self.now = _Forward(0, position_B.shape[0], 0, position_B, columns)
-
-    def move(self, source: int, target: int, columns: int) -> None:
-        """Row `source` takes the place of row `target`."""
-        self._copy(source, target, columns)
-
-    def share(self, source: int, target: int, columns: int) -> None:
-        """Row `target` begins as row `source` does: the same first `columns` tokens."""
-        self._copy(source, target, columns)
-
-    @torch.inference_mode()
-    def _copy(self, source: int, target: int, columns: int) -> None:
-        for layer in self.layers:
-            layer.copy(source, target, columns)
 
     def places(self, heads: int, device: torch.device) -> Tensor:
         """Where this step writes, for a store seen as [rows * heads * columns, dh]: [B * heads].
@@ -128,6 +57,86 @@ class Slots(Cache):  # type: ignore[misc]  # transformers is not followed
             place_BH = lane_BH * self.columns + now.position_B[:, None]
             now.places[heads, device] = place_BH.flatten().to(device)
         return now.places[heads, device]
+
+
+class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not followed
+    """Keys and values [rows, H, C, dh] of one block; allocated when first written."""
+
+    is_sliding = False
+
+    def __init__(self, announced: _Announced) -> None:
+        super().__init__()
+        self._announced = announced
+        self.keys: Tensor
+        self.values: Tensor
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        def room(like: Tensor) -> Tensor:
+            # zeros: a masked column must still be finite, 0 * NaN is NaN
+            shape = (self._announced.rows, like.shape[1], self._announced.columns, like.shape[3])
+            return torch.zeros(shape, dtype=like.dtype, device=like.device)
+
+        self.keys, self.values = room(key_states), room(value_states)
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        now = self._announced.now
+        used = slice(now.first, now.first + now.rows)
+        for store, new in ((self.keys, key_states), (self.values, value_states)):
+            if now.position_B is None:
+                store[used, :, now.offset : now.offset + new.shape[2]] = new
+            else:
+                width = new.shape[3]
+                place_N = self._announced.places(new.shape[1], new.device)
+                store.view(-1, width).index_copy_(0, place_N, new.reshape(-1, width))
+        return self.keys[used, :, : now.columns], self.values[used, :, : now.columns]
+
+    def copy(self, source: int, target: int, columns: int) -> None:
+        for store in (self.keys, self.values):
+            store[target, :, :columns] = store[source, :, :columns]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self._announced.now.columns, 0
+
+    def get_seq_length(self) -> int:
+        return self._announced.now.offset
+
+    def get_max_length(self) -> int:
+        return self._announced.columns
+
+
+class Slots(Cache):  # type: ignore[misc]  # transformers is not followed
+    """`rows` slots of `columns` positions for a model of `n_blocks` blocks."""
+
+    def __init__(self, n_blocks: int, rows: int, columns: int, device: torch.device) -> None:
+        self._announced = _Announced(rows, columns, device)
+        super().__init__(layers=[SlotLayer(self._announced) for _ in range(n_blocks)])
+        self.rows, self.columns = rows, columns
+
+    def prefill(self, first: int, rows: int, offset: int, tokens: int) -> None:
+        """The next forward writes `tokens` columns from `offset` of rows first..first+rows-1."""
+        self._announced.now = _Forward(first, rows, offset, None, offset + tokens)
+
+    def decode(self, position_B: Tensor, columns: int) -> None:
+        """The next forward writes one column per row, at `position_B` [n]; rows 0..n-1."""
+        self._announced.now = _Forward(0, position_B.shape[0], 0, position_B, columns)
+
+    def move(self, source: int, target: int, columns: int) -> None:
+        """Row `source` takes the place of row `target`."""
+        self._copy(source, target, columns)
+
+    def share(self, source: int, target: int, columns: int) -> None:
+        """Row `target` begins as row `source` does: the same first `columns` tokens."""
+        self._copy(source, target, columns)
+
+    @torch.inference_mode()
+    def _copy(self, source: int, target: int, columns: int) -> None:
+        for layer in self.layers:
+            layer.copy(source, target, columns)
 
 
 def masks(config: Any, position_BT: Tensor, columns: int, dtype: torch.dtype) -> Any:

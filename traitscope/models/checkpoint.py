@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from traitscope.errors import MachineError, ModelError
+from traitscope.errors import MachineError, ModelError, memory_errors
 from traitscope.models.families import Family, family_of
 from traitscope.models.fingerprint import fingerprint_folder, fingerprint_of
 from traitscope.pocket import POCKET_DIR
@@ -242,14 +242,15 @@ def load_weights(checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> Any
         where["device_map"] = {"": target}  # such weights are made where they stay
     with _quiet_bars():
         try:
-            hf, info = _auto_class(checkpoint).from_pretrained(
-                str(checkpoint.folder),
-                dtype=dtype,
-                output_loading_info=True,
-                trust_remote_code=checkpoint.trust_remote_code,
-                **where,
-            )
-            hf = hf.eval() if where else hf.to(target).eval()
+            with memory_errors():
+                hf, info = _auto_class(checkpoint).from_pretrained(
+                    str(checkpoint.folder),
+                    dtype=dtype,
+                    output_loading_info=True,
+                    trust_remote_code=checkpoint.trust_remote_code,
+                    **where,
+                )
+                hf = hf.eval() if where else hf.to(target).eval()
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise MachineError(
                 f"Out of memory while loading '{checkpoint.name}' onto {target or 'all devices'}. "

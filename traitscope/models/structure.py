@@ -177,8 +177,8 @@ class _Reading:
         attn, mlp = self._added(seen)
         end = seen.out[""] if self.mid is None else seen.into[self.mid]
         part = attn + mlp if self.mid is None else attn
-        change = (end - seen.into[""]).double().flatten()
-        ratio = float(change @ part.double().flatten() / part.double().pow(2).sum())
+        change, added = _wide(end - seen.into[""]), _wide(part)
+        ratio = float(change @ added / added.pow(2).sum())
         return None if abs(ratio - 1) <= 10 * tolerance(end.dtype) else ratio
 
     def adds_up(self, blocks: list[_Seen]) -> bool:
@@ -265,12 +265,17 @@ def _logit_scale(hf: Any, config: Any, watched: _Watched) -> float | None:
     if any(getattr(config, key, None) for key in known) or "" not in watched.stack.out:
         return None
     with torch.inference_mode():
-        own = hf.get_output_embeddings()(watched.stack.out[""]).double().flatten()
-    logits = watched.logits.to(own.device).double().flatten()
+        own = _wide(hf.get_output_embeddings()(watched.stack.out[""]))
+    logits = _wide(watched.logits)
     if own.shape != logits.shape:
         return None
     ratio = float(own @ logits / own.pow(2).sum())
     return None if abs(ratio - 1) <= 10 * tolerance(watched.logits.dtype) else ratio
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Flat, in float64, on the host: not every device has it."""
+    return tensor.cpu().double().flatten()
 
 
 def _named(reading: _Reading, blocks: nn.ModuleList) -> Family:

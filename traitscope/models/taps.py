@@ -157,10 +157,11 @@ class Scores:
         h_BTD, direction_KD = h_BTD.float(), self.direction_SKD[site]
         score_BTSK, norm_BTS = self._long = self._long or self._room(h_BTD)
         norm_BTS[:, :, site] = torch.linalg.vector_norm(h_BTD, dim=-1)
-        if h_BTD.device == direction_KD.device and not torch.compiler.is_compiling():
+        here = h_BTD.device == direction_KD.device and h_BTD.device.type != "mps"
+        if here and not torch.compiler.is_compiling():
             score_NSK = score_BTSK.flatten(0, 1)
             torch.mm(h_BTD.flatten(0, 1), direction_KD.t(), out=score_NSK[:, site])
-        else:  # a compiler takes no place to write to
+        else:  # a compiler takes no place to write to; on MPS it may not arrive before torch 2.14
             score_BTSK[:, :, site] = nn.functional.linear(h_BTD, direction_KD.to(h_BTD.device))
 
     def read(self) -> tuple[Tensor, Tensor]:
