@@ -59,6 +59,7 @@ RANK = {
     "kept_plans": 2,
     "calibrate": 5,
     "planner": 6,
+    "plans": 6,
     "checkup": 4,
     "sidebyside": 4,
     "speedtest": 4,

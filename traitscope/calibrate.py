@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,7 @@ __all__ = ["Commit", "Steps", "answers", "commit_of", "internals_of", "reading",
 
 ENOUGH = 0.4  # seconds of a reading after which no larger one is tried
 LONG = 2048  # tokens that are prefilled to see what more columns cost
+_FIRST = 2  # steps that only warm up
 _AT_LEAST = 8  # steps of a trial, however slow
 _MANIFEST = 200  # bytes of a file's entry
 _SYNCED = 64_000  # bytes of a file that is written to see what the disk takes
@@ -52,7 +53,8 @@ _SYNCS = 5  # of a commit: three tables, their folder, the line of the manifest
 class Steps:
     """Seconds: a prefill, each of its tokens; a step, each row, each column of a row.
 
-    `cached` tokens stood in the slots while this was measured.
+    `cached` tokens stood in the slots while this was measured.  `preparing`: of each shape of a
+    step that is recorded; 0 where none is.
     """
 
     prefill: float
@@ -61,6 +63,7 @@ class Steps:
     step_row: float
     step_column: float
     cached: int
+    preparing: float = 0.0
 
 
 def steps_of(
@@ -78,8 +81,13 @@ def steps_of(
 
     steps = 4
 
+    every = list[Timed]()
+
     def timed(texts: Sequence[Sequence[int]]) -> Timed:
-        return time_steps(model, texts, direction_SDK, config, keep, steps)
+        if model.device.type != "cpu":  # what is made at the first use of a shape
+            time_steps(model, texts, direction_SDK, config, keep, _FIRST)
+        every.append(time_steps(model, texts, direction_SDK, config, keep, steps))
+        return every[-1]
 
     first = timed([middle])  # what only the first time takes
     steps = max(4, min(16, int(1 / max(first.step, 1e-9))))
@@ -90,7 +98,9 @@ def steps_of(
         ids = [(list(middle) * (columns // len(middle) + 1))[: columns - 8] for _ in range(few)]
         short, long = timed([middle] * few), timed(ids)
         column = max(0.0, (long.step - short.step) / (few * (long.columns - short.columns)))
-    return _solved(one, many, column)
+    shapes = sum(one.shapes for one in every)
+    preparing = sum(one.preparing for one in every) / shapes if shapes else 0.0
+    return replace(_solved(one, many, column), preparing=preparing)
 
 
 def _solved(one: Timed, many: Timed, column: float) -> Steps:

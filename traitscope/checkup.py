@@ -29,7 +29,7 @@ from traitscope.engine import (
     repetition,
 )
 from traitscope.errors import InputError, MachineError
-from traitscope.machine import machine
+from traitscope.machine import free_memory, let_go, machine
 from traitscope.models import (
     Checkpoint,
     Model,
@@ -67,8 +67,9 @@ class Check:
 class Diagnosis:
     """What was found: the machine, the model, and each check in each dtype, in order.
 
-    `model` is what a run records of it, with `dtypes` and `load_seconds` by dtype; a deep
-    diagnosis has `tensors_sha256` by dtype too.
+    `model` is what a run records of it, with `dtypes` and `load_seconds` by dtype, and `left_out`:
+    why, by dtype, where one that nobody asked for does not fit; a deep diagnosis has
+    `tensors_sha256` by dtype too.
     """
 
     machine: Mapping[str, Any]
@@ -99,16 +100,18 @@ def doctor(
 ) -> Diagnosis:
     """Examine a model on this machine: a name is loaded once per dtype, a `Model` as it is.
 
-    `dtypes`: by default the checkpoint's own, and float32.  `deep` compares longer texts and more
-    rows, and hashes every tensor.  Raises InputError (no such model, dtype or device; a dtype
-    beside a loaded model) and MachineError (out of memory); a check that fails is no error.
+    `dtypes`: by default the checkpoint's own, and float32 where it fits.  `deep` compares longer
+    texts and more rows, and hashes every tensor.  Raises InputError (no such model, dtype or
+    device; a dtype beside a loaded model) and MachineError (out of memory); a check that fails is
+    no error.
     """
     checks: list[Check] = []
     about: dict[str, Any] = {}
     seconds: dict[str, float] = {}
     hashes: dict[str, str] = {}
+    left_out: dict[str, str] = {}
     found = machine()  # before anything is loaded: the memory that is free
-    for subject in _loaded(model, device, dtypes, progress):
+    for subject in _loaded(model, device, dtypes, left_out, progress):
         dtype = subject.dtype_name
         about, seconds[dtype] = subject.describe(), subject.load_seconds
         with _room(subject):
@@ -119,7 +122,9 @@ def doctor(
                 hashes[dtype] = hash_tensors(
                     subject.hf, lambda done, total: progress("hash", done, total, "bytes")
                 )
-    about |= {"dtypes": list(seconds), "load_seconds": seconds}
+        del subject  # the next one is loaded in its place
+        let_go()
+    about |= {"dtypes": list(seconds), "load_seconds": seconds, "left_out": left_out}
     about.pop("dtype")
     return Diagnosis(found, about | ({"tensors_sha256": hashes} if deep else {}), tuple(checks))
 
@@ -148,7 +153,11 @@ def _basic(model: Model, probe: Probe) -> Iterator[Proof]:
 
 
 def _loaded(
-    model: Model | str, device: str, dtypes: Sequence[str], progress: Progress
+    model: Model | str,
+    device: str,
+    dtypes: Sequence[str],
+    left_out: dict[str, str],
+    progress: Progress,
 ) -> Iterator[Model]:
     """The model in one dtype after the other; only one is in memory at a time."""
     if isinstance(model, Model):
@@ -161,9 +170,22 @@ def _loaded(
         return
     checkpoint = locate(model)
     pick_device(device)  # a mistake is said before anything is loaded
-    for dtype in _wanted(checkpoint, dtypes):
+    for number, dtype in enumerate(_wanted(checkpoint, dtypes)):
+        if number and not dtypes and (why := _too_large(checkpoint, device, dtype)):
+            left_out[dtype] = why
+            continue
         progress("load", 0, 0, "")
         yield load_checkpoint(checkpoint, device=device, dtype=dtype, allow_unproven=True)
+
+
+def _too_large(checkpoint: Checkpoint, device: str, dtype: str) -> str:
+    """Why its weights do not fit where they are made or where they go; empty where they do."""
+    needed = checkpoint.weights_bytes(dtype)
+    for place in dict.fromkeys((torch.device("cpu"), pick_device(device))):
+        free = free_memory(place)
+        if free is not None and needed > free:
+            return f"needs {needed / 1e9:.1f} GB on {place}, of which {free / 1e9:.1f} are free"
+    return ""
 
 
 def _wanted(checkpoint: Checkpoint, dtypes: Sequence[str]) -> list[str]:

@@ -62,6 +62,7 @@ class Rates:
 
     A prefill has a fixed part and one for each token, a step one for each row and each column of
     each row; a part (a commit) one for each token.  `once` is what a run holds without texts.
+    `preparing`: of each shape of steps that are recorded; 0 where steps are as they come.
     """
 
     start: float = 0.0
@@ -74,12 +75,14 @@ class Rates:
     step: float = 0.0
     step_row: float = 0.0
     step_column: float = 0.0
+    preparing: float = 0.0
     opened: float = 0.0
     write_once: float = 0.0
     part: float = 0.0
     part_token: float = 0.0
     memory: int = 0  # the most that was in use while all this was measured
     column_bytes: int = 0  # keys, values and numbers of one token
+    bucket: int = 1  # slots take memory in whole buckets of so many tokens
     once_bytes: int = 0
     part_bytes: int = 0
     token_bytes: float = 0.0
@@ -150,8 +153,9 @@ def forecast(amounts: Amounts, rates: Rates, lengths: Lengths) -> Forecast:
     plan = schedule(texts, amounts.rows, amounts.join, amounts.prompts)
     written = sum(prompt + made for prompt, made in texts) + amounts.read_tokens
     prefill = plan.batches * rates.prefill + plan.prefilled * rates.prefill_token
-    decode = plan.steps * rates.step + plan.row_steps * rates.step_row
-    decode += plan.columns * rates.step_column
+    fed = plan.fed_rows if rates.preparing else plan.row_steps
+    decode = plan.steps * rates.step + fed * rates.step_row + plan.columns * rates.step_column
+    preparing = plan.shapes * rates.preparing
     parts = amounts.parts() + len(amounts.opened)
     return Forecast(
         batches=plan.batches,
@@ -162,22 +166,22 @@ def forecast(amounts: Amounts, rates: Rates, lengths: Lengths) -> Forecast:
             "start": rates.start,
             "load": rates.load * amounts.loads,
             "directions": rates.render + rates.pair_token * amounts.pair_tokens,
-            "generate": prefill + decode,
+            "generate": prefill + preparing + decode,
             "replay": rates.read_token * amounts.read_tokens,
             "internals": rates.opened * len(amounts.opened),
             "write": rates.write_once + rates.part * parts + rates.part_token * written,
             "prefill": prefill,
             "decode": decode,
         },
-        memory=rates.memory + rates.column_bytes * _columns(amounts, texts),
+        memory=rates.memory + rates.column_bytes * _columns(amounts, texts, rates.bucket),
         disk=_disk(amounts, rates, texts, written),
     )
 
 
-def _columns(amounts: Amounts, texts: Sequence[tuple[int, int]]) -> int:
+def _columns(amounts: Amounts, texts: Sequence[tuple[int, int]], bucket: int) -> int:
     """Columns of all slots, which are made for the longest text that there may be."""
     longest = max((prompt + most for prompt, most in amounts.texts), default=0)
-    return min(amounts.rows, len(texts)) * longest
+    return min(amounts.rows, len(texts)) * ceil(longest / bucket) * bucket
 
 
 def _disk(amounts: Amounts, rates: Rates, texts: Sequence[tuple[int, int]], written: int) -> int:

@@ -21,6 +21,7 @@ from transformers import DynamicCache
 
 from traitscope.core import Float32, Generation, GenerationConfig
 from traitscope.engine import Batching, Clock, Request, forward_tokens, generate
+from traitscope.engine.plan import COLUMNS
 from traitscope.models import Model
 from traitscope.sizing import DEFAULT_ROWS, Shape, StepTimes
 
@@ -42,6 +43,9 @@ def shape_of(model: Model) -> Shape:
     head: Any = anatomy.head.weight
     weights = list(_weights(model))
     head_size = int(head.numel())
+    away = model.device.type != "cpu"  # slots and a step's tensors are taken whole there
+    by_head = anatomy.config._attn_implementation == "eager" and away
+    head_column = max((k.element_size() * (k.shape[3] + v.shape[3]) for k, v in keys), default=0)
     return Shape(
         n_sites=len(model.sites),
         d_model=anatomy.d_model,
@@ -54,6 +58,10 @@ def shape_of(model: Model) -> Shape:
         weight_bytes=sum(w.used_bytes for w in weights) + head_size * head.element_size(),
         widest=max(weight.widest for weight in weights),
         forward_tokens=forward_tokens(model),
+        # int64 noise beside float32 weights, once in the recordings' memory and once beside it
+        logits=20 if away else 4,
+        bucket=COLUMNS if away else 1,
+        repeated_column=anatomy.n_heads * head_column if by_head else 0,
     )
 
 
@@ -139,6 +147,8 @@ class Timed:
     columns: float
     prefill: float
     step: float
+    preparing: float = 0.0  # of steps that are recorded; so many shapes of them
+    shapes: int = 0
 
 
 def any_directions(model: Model, n_traits: int) -> Float32:
@@ -187,6 +197,8 @@ def time_steps(
         columns=max(map(len, prompts)) + steps / 2,
         prefill=clock.prefill,
         step=statistics.fmean(apart[: steps - 1] or seconds),
+        preparing=clock.preparing,
+        shapes=clock.shapes,
     )
 
 

@@ -5,6 +5,7 @@ Sizes are in bytes; what cannot be known here is None.  Measures nothing and loa
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import psutil
 import torch
 
-__all__ = ["all_memory", "free_memory", "machine", "peak_memory", "versions"]
+__all__ = ["all_memory", "free_memory", "let_go", "machine", "peak_memory", "versions"]
 
 
 def versions() -> dict[str, str]:
@@ -53,16 +54,25 @@ def free_memory(device: torch.device) -> int | None:
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(free + kept)
     if device.type == "mps":
-        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+        return _free_of_mps()
     if device.type == "cpu":
         return min([int(psutil.virtual_memory().available), *_left_in_group()])
     return None
 
 
+def let_go() -> None:
+    """Give the memory of a model that nobody holds any more back, before the next one is loaded."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
 def peak_memory(device: torch.device) -> int | None:
     """The most bytes that were in use so far: of torch on a GPU, of this process elsewhere."""
     if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
+        return int(torch.cuda.max_memory_reserved(device))  # recordings have a part of their own
     if device.type == "mps":
         return int(torch.mps.driver_allocated_memory())
     process = psutil.Process().memory_info()
@@ -81,6 +91,14 @@ def all_memory(device: torch.device) -> int:
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory())
     return int(psutil.virtual_memory().total)
+
+
+def _free_of_mps() -> int:
+    """What its limit leaves, and what the memory that it shares with all programs does; what torch
+    keeps for itself to use again is free."""
+    used, held = torch.mps.current_allocated_memory(), torch.mps.driver_allocated_memory()
+    here = psutil.virtual_memory().available + held - used
+    return int(min(torch.mps.recommended_max_memory() - used, here))
 
 
 def _left_in_group(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
@@ -105,7 +123,10 @@ def _cores() -> int:
 def _cuda() -> list[dict[str, Any]]:
     found = []
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        free, total = torch.cuda.mem_get_info(index)
+        try:
+            free, total = torch.cuda.mem_get_info(index)
+        except RuntimeError:  # in use by another program alone, or full
+            free, total = 0, torch.cuda.get_device_properties(index).total_memory
         name = torch.cuda.get_device_name(index)
         found.append(
             {"device": f"cuda:{index}", "name": name, "memory": total, "memory_free": free}
@@ -116,6 +137,6 @@ def _cuda() -> list[dict[str, Any]]:
 def _mps() -> list[dict[str, Any]]:
     if not torch.backends.mps.is_available():
         return []
-    most, used = torch.mps.recommended_max_memory(), torch.mps.driver_allocated_memory()
+    most = torch.mps.recommended_max_memory()
     name = platform.processor() or "Apple GPU"
-    return [{"device": "mps", "name": name, "memory": most, "memory_free": most - used}]
+    return [{"device": "mps", "name": name, "memory": most, "memory_free": _free_of_mps()}]

@@ -8,11 +8,10 @@ kept in the cache, so that the run that is planned finds it and can stand beside
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,12 @@ from traitscope.engine import Request, forward_tokens, join_rule, mean_states, s
 from traitscope.engine.plan import padded
 from traitscope.errors import MachineError
 from traitscope.fill import sites_kept
-from traitscope.forecast import Amounts, Forecast, Lengths, Opened, Rates, forecast
+from traitscope.forecast import Amounts, Lengths, Opened, Rates, forecast
 from traitscope.gauge import any_directions, shape_of
 from traitscope.kept_plans import digest, keep_plan
 from traitscope.machine import all_memory, free_memory, peak_memory
 from traitscope.models import Model
+from traitscope.plans import Plan, known, nothing
 from traitscope.prepare import rows_for
 from traitscope.runner import Wanted, wanted
 from traitscope.sizing import Shape, Sizing, part_texts
@@ -39,66 +39,11 @@ from traitscope.traits.extract import cached, texts_to_read
 from traitscope.traits.pairs import Trait
 from traitscope.traits.vectors import Vector
 
-__all__ = ["Plan", "plan"]
+__all__ = ["plan"]
 
 _ANSWERS = 5.0  # seconds for seeing how long answers get
 _FEW = 5  # answers of an earlier run that say more than a trial
 _OTHERS = 5000  # bytes of run.json and the events beside the suite and what is counted
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What would happen.  `most` has every answer as long as it may be, `expected` as long as
-    `lengths` (from `source`: "run", "trial", or "" where nothing is known) says.
-
-    `done` of `wanted` captures are there already; memory in bytes, None where it is not known.
-    """
-
-    path: Path
-    key: str
-    resumed: bool
-    wanted: int
-    done: int
-    captures: int
-    texts: int
-    loads: int
-    sizing: Sizing
-    model: dict[str, Any]
-    pair_texts: int
-    pair_traits: tuple[str, ...]
-    read_texts: int
-    opened: int
-    lengths: Lengths
-    source: str
-    most: Forecast
-    expected: Forecast
-    memory_free: int | None
-    memory_all: int
-    weights: int
-    disk_free: int
-    seconds: float  # that planning took
-
-    def to_dict(self) -> dict[str, Any]:
-        names = ("key", "resumed", "wanted", "done", "captures", "texts", "loads", "model")
-        more = ("pair_texts", "pair_traits", "read_texts", "opened", "weights")
-        machine = ("memory_free", "memory_all", "disk_free")
-        return {
-            "run": str(self.path),
-            **{name: getattr(self, name) for name in (*names, *more)},
-            "rows": self.sizing.rows,
-            "sizing": self.sizing.to_dict(),
-            "expected": self.expected.to_dict(),
-            "most": self.most.to_dict(),
-            "answers": {
-                "from": self.source,
-                "tried": self.lengths.tried,
-                "ended": self.lengths.ended,
-                "open": self.lengths.open,
-                "tokens": self.lengths.tokens,
-            },
-            **{name: getattr(self, name) for name in machine},
-            "planning_seconds": self.seconds,
-        }
 
 
 def plan(
@@ -114,7 +59,7 @@ def plan(
     began = time.perf_counter()
     want = wanted(suite, out=out, fresh=fresh, retry_failed=retry_failed)
     if want.there is not None and not want.todo:
-        return _nothing(want, began)
+        return nothing(want, began)
     try:
         return _Planner(suite, want, progress, began).plan()
     except torch.OutOfMemoryError as error:
@@ -129,6 +74,7 @@ class _Planner:
         self.suite, self.want, self.progress, self.began = suite, want, progress, began
         self.start = time.perf_counter() - began
         self.probed = 0  # the most tokens that were read at once
+        self.slots = 0  # columns of slots that a device held while measuring
 
     def plan(self) -> Plan:
         model, load = self._load()
@@ -146,11 +92,9 @@ class _Planner:
         steps = Steps(0.0, 0.0, 0.0, 0.0, 0.0, 0)
         lengths, source = Lengths(), ""
         if requests:
-            columns = max(len(r.token_ids) + r.max_new_tokens for r in requests)
-            prompts = [request.token_ids for request in requests]
-            config = self.want.work.config
-            steps = steps_of(model, prompts, sizing.rows, columns, direction_SDK, config, keep)
-            lengths, source = self._lengths(model, requests, direction_SDK, sizing.rows)
+            sizing, steps, lengths, source = self._generating(
+                model, requests, sizing, direction_SDK, keep
+            )
         amounts = self._amounts(model, requests, sizing, pairs, lengths_read)
         typical = self._typical(requests, lengths, lengths_read)
         opened, opened_bytes = self._opened(model, amounts, typical, direction_SDK)
@@ -166,6 +110,7 @@ class _Planner:
             step=steps.step,
             step_row=steps.step_row,
             step_column=steps.step_column,
+            preparing=steps.preparing,
             opened=opened,
             # a new run begins with its directions, two journals, run.json and their folders
             write_once=commit.seconds_once + (0 if self.want.there else n_traits + 8) * commit.sync,
@@ -173,6 +118,7 @@ class _Planner:
             part_token=commit.seconds_token,
             memory=self._memory(model, amounts, steps, n_traits, len(keep)),
             column_bytes=self._column(model, n_traits, len(keep)),
+            bucket=self.shape.bucket,
             once_bytes=self._once(n_traits),
             part_bytes=commit.bytes_part,
             token_bytes=commit.bytes_token,
@@ -212,6 +158,28 @@ class _Planner:
             if text not in work.given and room >= 1:
                 yield Request(text, ids, room)
 
+    def _generating(
+        self,
+        model: Model,
+        requests: Sequence[Request],
+        sizing: Sizing,
+        direction_SDK: Float32,
+        keep: Sequence[int],
+    ) -> tuple[Sizing, Steps, Lengths, str]:
+        """What steps take and how long answers get; with half the rows where memory ends, as a
+        run goes on then."""
+        prompts, config = [request.token_ids for request in requests], self.want.work.config
+        columns = max(len(r.token_ids) + r.max_new_tokens for r in requests)
+        while True:
+            rows = sizing.rows
+            try:
+                steps = steps_of(model, prompts, rows, columns, direction_SDK, config, keep)
+                return sizing, steps, *self._lengths(model, requests, direction_SDK, rows)
+            except torch.OutOfMemoryError:
+                if rows == 1:
+                    raise
+            sizing = replace(sizing, rows=max(1, rows // 2), limit="memory")
+
     def _lengths(
         self, model: Model, requests: Sequence[Request], direction_SDK: Float32, rows: int
     ) -> tuple[Lengths, str]:
@@ -226,6 +194,10 @@ class _Planner:
                 seen = {-1 - i: length for i, length in enumerate(whole)}
                 return Lengths(seen, ended, 0, sum(whole)), "run"
         tried = answers(model, requests, direction_SDK, config, rows, _ANSWERS)
+        if self.shape.bucket > 1:  # these slots were taken whole, and counted while measuring
+            first = sorted(requests, key=lambda request: -len(request.token_ids))[:rows]
+            longest = max(len(r.token_ids) + r.max_new_tokens for r in first)
+            self.slots = len(first) * self.shape.slot_columns(longest)
         return tried, "trial" if tried.known else ""
 
     # --- texts that exist --------------------------------------------------------------------
@@ -369,7 +341,7 @@ class _Planner:
         measured = peak_memory(model.device) or 0
         largest = min(forward_tokens(model), max(amounts.pair_tokens, amounts.read_tokens))
         more = max(0, largest - self.probed) * _inside(self.shape)
-        slots = steps.cached * self._column(model, n_traits, n_kept)
+        slots = max(steps.cached, self.slots) * self._column(model, n_traits, n_kept)
         return measured + more - slots
 
     def _state(self, model: Model) -> int:
@@ -400,7 +372,7 @@ class _Planner:
     ) -> Plan:
         expected = forecast(amounts, rates, lengths)
         made = Plan(
-            **_there(self.want),
+            **known(self.want),
             loads=1,
             sizing=sizing,
             model=model.describe(),
@@ -424,47 +396,6 @@ class _Planner:
                 expected.to_dict(),
             )
         return made
-
-
-def _nothing(want: Wanted, began: float) -> Plan:
-    """All is there: nothing is loaded."""
-    none = forecast(Amounts(0, (), 1, 1, 1, 0, 0, 0, 0, ()), Rates(), Lengths())
-    assert want.there is not None  # or something would be to do
-    return Plan(
-        **_there(want),
-        loads=0,
-        sizing=Sizing(want.there.header.rows, "asked"),
-        model=dict(want.there.header.model),
-        pair_texts=0,
-        pair_traits=(),
-        read_texts=0,
-        opened=0,
-        lengths=Lengths(),
-        source="",
-        most=none,
-        expected=none,
-        memory_free=None,
-        memory_all=0,
-        weights=0,
-        seconds=time.perf_counter() - began,
-    )
-
-
-def _there(want: Wanted) -> dict[str, Any]:
-    """What is known without the model."""
-    place = want.path.absolute()
-    while not place.exists():
-        place = place.parent
-    return {
-        "path": want.path,
-        "key": want.work.key,
-        "resumed": want.there is not None,
-        "wanted": len(want.work.captures),
-        "done": len(want.work.captures) - len(want.todo.captures),
-        "captures": len(want.todo.captures),
-        "texts": len(want.todo.texts),
-        "disk_free": shutil.disk_usage(place).free,
-    }
 
 
 def _done(run: Any) -> set[Generation]:

@@ -20,8 +20,8 @@ MOST_ROWS = 512
 _MULTIPLE = 8
 _OVERHEAD = 0.2  # the share of a step's time that may be spent on what all rows have in common
 _HEADROOM = 0.8  # of the free memory; the rest is for what is not counted
-_LOGITS = 4  # a row's logits, its log probabilities, and what the sampler makes of them
 _HEAD_TOKENS = 512  # whose logits exist at once in a prefill
+_PREFILL_LOGITS = 4  # float32 numbers for each of them
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,10 @@ class Shape:
     `column_flops`: attention, for a token and one column that it looks at.  `weight_bytes`: what
     a step reads at least (one token's experts), the head included.  `widest`: the widest vector
     inside a block.  `forward_tokens`: the most that one prefill reads.
+
+    `logits`: how many float32 numbers a step holds for each entry of the vocabulary.  `bucket`:
+    slots take memory in whole buckets of so many columns.  `repeated_column`: keys and values of
+    one token in one block, where attention repeats them for every head.
     """
 
     n_sites: int
@@ -46,6 +50,13 @@ class Shape:
     weight_bytes: int
     widest: int
     forward_tokens: int
+    logits: int = 4  # a row's logits, its log probabilities, and what the sampler makes of them
+    bucket: int = 1
+    repeated_column: int = 0
+
+    def slot_columns(self, columns: int) -> int:
+        """The columns that are taken for a text of so many."""
+        return ceil(columns / self.bucket) * self.bucket
 
     def numbers_bytes(self, n_traits: int, n_kept: int = 0) -> int:
         """What is kept of one token until its text is written: norm, scores, states."""
@@ -53,13 +64,14 @@ class Shape:
 
     def row_bytes(self, columns: int, n_traits: int, n_kept: int = 0) -> int:
         """Everything that one more row needs, its text being at most `columns` long."""
-        per_column = self.kv_column + self.numbers_bytes(n_traits, n_kept) + self.itemsize  # mask
-        return columns * per_column + _LOGITS * 4 * self.vocabulary
+        slot = self.kv_column + self.repeated_column + self.itemsize  # and the mask
+        numbers = columns * self.numbers_bytes(n_traits, n_kept)
+        return self.slot_columns(columns) * slot + numbers + self.logits * 4 * self.vocabulary
 
     def working_bytes(self) -> int:
         """The states of the largest prefill inside a block, and the logits of its pieces."""
         inside = self.forward_tokens * (3 * self.widest + 4 * self.d_model) * self.itemsize
-        return inside + _LOGITS * 4 * _HEAD_TOKENS * self.vocabulary
+        return inside + _PREFILL_LOGITS * 4 * _HEAD_TOKENS * self.vocabulary
 
     def flops(self, tokens: int, with_logits: int, columns: int) -> int:
         """Of `tokens` fed, `with_logits` of them through the head, which looked at `columns` in

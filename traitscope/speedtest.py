@@ -9,7 +9,6 @@ The engine and what it captures are the same each way.  Knows no runs and no scr
 
 from __future__ import annotations
 
-import gc
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from traitscope.core import Generation, GenerationConfig, Prompt
 from traitscope.engine import Request, memory_for_texts
 from traitscope.errors import InputError, MachineError
 from traitscope.gauge import any_directions, shape_of, step_times
-from traitscope.machine import machine
+from traitscope.machine import let_go, machine
 from traitscope.models import Model, load_checkpoint, render
 from traitscope.sidebyside import Asked, Neighbours, Texts, ask
 from traitscope.sizing import DEFAULT_ROWS, choose_rows
@@ -173,7 +172,7 @@ class _Test:
                 while len(self.seconds.batch) < (number + 1) * _ROUNDS // self.sample:
                     self._ask_together(model, neighbours)
                 del model
-                _forget()
+                let_go()
         self.progress(Tick("measure", self.sample, self.sample, "loads"))
         return self._speed(about, together)
 
@@ -198,16 +197,18 @@ class _Test:
         about = model.describe()
         if model.dtype == torch.float32:
             self._compare(model)
+            del model
+            let_go()
             return about
         del model
-        _forget()
+        let_go()
         try:
             self._compare(
                 load_checkpoint(self.asked.checkpoint, device=self.asked.device, dtype="float32")
             )
         except (torch.OutOfMemoryError, MachineError):
             self.note = "float32 does not fit here: no texts were compared"
-        _forget()
+        let_go()
         return about
 
     def _compare(self, model: Model) -> None:
@@ -297,10 +298,3 @@ class _Test:
                 for key, loads, load, generation, measured in found
             ),
         )
-
-
-def _forget() -> None:
-    """Give the memory of a model back before the next one is loaded."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from traitscope.core import Float32, GenerationConfig
 from traitscope.engine import Clock, Numbers, block_steps, has_products, packed_bytes, pick
+from traitscope.errors import memory_errors
 from traitscope.gauge import shape_of
 from traitscope.machine import all_memory, peak_memory
 from traitscope.models import Model, Scores
@@ -29,7 +30,8 @@ from traitscope.sizing import Shape
 __all__ = ["LONG_ENOUGH", "Limits", "folder_bytes", "limits", "used", "work_of"]
 
 LONG_ENOUGH = 3.0  # seconds of generation that are worth a probe of a third of one
-_READ = 2**27  # bytes of memory, more than any cache holds
+_READ = {"cpu": 2**27}  # bytes of memory, more than any cache holds, and long beside a launch
+_READ_AWAY = 2**30
 _PRODUCT = 0.02  # seconds that a matrix product should take
 _REPEATS = 3
 _PATIENCE = 0.15  # seconds of repeating one thing
@@ -61,7 +63,22 @@ def used(
     found: dict[str, Any] = {"memory": {**memory, "packed": packed_bytes(model)}}
     if clock.steps == 0 or clock.prefill + clock.decode < LONG_ENOUGH:
         return found
-    machine = limits(model.device, model.dtype)
+    try:
+        return found | _against_the_machine(model, texts, direction_SDK, config, clock, seconds)
+    except torch.OutOfMemoryError:  # the texts are there: nothing is lost but these figures
+        return found
+
+
+def _against_the_machine(
+    model: Model,
+    texts: Sequence[tuple[int, int]],
+    direction_SDK: Float32,
+    config: GenerationConfig,
+    clock: Clock,
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    with memory_errors():
+        machine = limits(model.device, model.dtype)
     shape = shape_of(model)
     done = work_of(shape, texts, clock)
     rows = max(1, round((clock.tokens - done["prefill_tokens"]) / clock.steps))
@@ -69,7 +86,7 @@ def used(
     if model.device.type != "cuda":  # a recorded step has no launches, which a probe would count
         inside["taps"] = clock.steps * _taps(model, direction_SDK, rows)
         inside["sampling"] = clock.steps * _sampling(model, shape, config, rows)
-    return found | {
+    return {
         "flops": {
             "machine": machine.flops,
             "prefill": done["prefill_flops"] / max(clock.prefill, 1e-9),
@@ -114,7 +131,7 @@ def _shares(
     """Of the call's whole time; what is left over is "rest"."""
     names = ("load", "directions", "replay", "internals", "write")
     parts = {name: seconds[name] for name in names}
-    parts |= {"prefill": clock.prefill, **inside}
+    parts |= {"prefill": clock.prefill, "preparing": clock.preparing, **inside}
     parts["decode"] = max(0.0, clock.decode - sum(inside.values()))
     total = max(seconds["total"], sum(parts.values()))
     shares = {name: value / total for name, value in parts.items()}
@@ -150,8 +167,9 @@ def _product(device: torch.device, dtype: torch.dtype) -> float:
 @torch.inference_mode()
 def _reading(device: torch.device) -> float:
     """Bytes a second, of memory that is read once."""
-    block = torch.ones(_READ // 4, device=device)
-    return _READ / _best(block.sum, device)
+    size = _READ.get(device.type, _READ_AWAY)
+    block = torch.ones(size // 4, device=device)
+    return size / _best(block.sum, device)
 
 
 @torch.inference_mode()
@@ -179,7 +197,8 @@ def _sampling(model: Model, shape: Shape, config: GenerationConfig, rows: int) -
     device = model.device
     logits_BV = 4 * torch.randn(rows, shape.vocabulary, device=device)
     key_B = torch.arange(rows, device=device)
-    return _best(lambda: pick(logits_BV, key_B, key_B + 9, config), device)
+    ask = device.type != "mps"  # as its steps do
+    return _best(lambda: pick(logits_BV, key_B, key_B + 9, config, ask), device)
 
 
 def _best(work: Callable[[], Tensor | object], device: torch.device) -> float:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.runner.small import few_neutral_chats, save_model, save_traits, tree
+from traitscope import planner
 from traitscope.cli.frame import run as command
 from traitscope.runs import Run
 
@@ -103,6 +105,25 @@ def test_what_is_there_is_left_out(home: Path, capsys: pytest.CaptureFixture[str
     again = said(capsys, "run", str(home / "more.toml"))
     assert again["planned"] == more["expected"]
     assert again["planned"]["disk"] == pytest.approx(again["usage"]["disk"], rel=0.25)
+
+
+def test_rows_are_halved_where_memory_ends(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the run would go on; of one row it is the machine's failure."""
+    real, least = planner.steps_of, 1
+
+    def steps_of(model: Any, prompts: Any, rows: int, *rest: Any) -> Any:
+        if rows > least:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(model, prompts, rows, *rest)
+
+    monkeypatch.setattr(planner, "steps_of", steps_of)
+    found = said(capsys, "plan", str(home / "suite.toml"))
+    assert (found["rows"], found["sizing"]["limit"]) == (1, "memory")
+    least = 0
+    assert command(["plan", str(home / "suite.toml")]) == 4
+    assert "Out of memory on 'cpu'" in capsys.readouterr().err
 
 
 def test_a_plan_of_other_work_is_not_held_against_a_run(

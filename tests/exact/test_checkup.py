@@ -308,6 +308,21 @@ def test_a_name_is_loaded_in_each_dtype(folder: Path) -> None:
     assert same.model["dtypes"] == ["bfloat16"]
 
 
+def test_float32_is_left_out_where_it_does_not_fit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless it is asked for: then it is loaded, and fails as loading fails."""
+    size = next(folder.glob("*.safetensors")).stat().st_size  # in bfloat16
+    monkeypatch.setattr(checkup, "free_memory", lambda device: 2 * size - 1)
+    found = doctor(str(folder))
+    assert found.held and found.model["dtypes"] == ["bfloat16"]
+    assert list(found.model["left_out"]) == ["float32"]
+    assert "on cpu" in found.model["left_out"]["float32"]
+    assert doctor(str(folder), dtypes=["float32"]).model["dtypes"] == ["float32"]
+    monkeypatch.setattr(checkup, "free_memory", lambda device: 2 * size + 1)
+    assert doctor(str(folder)).model["left_out"] == {}
+
+
 def test_what_cannot_be_asked(folder: Path) -> None:
     with pytest.raises(ModelError, match="Unknown dtype 'int8'"):
         doctor(str(folder), dtypes=["int8"])

@@ -19,8 +19,9 @@ from tests.exact.reference import GREEDY, NUCLEUS, assert_same, directions, mode
 from traitscope.core import Generation, GenerationConfig, Trace
 from traitscope.engine import Batching, Clock, Request, Steps, compiling, generate
 from traitscope.engine import step as steps
+from traitscope.engine.plan import COLUMNS
 from traitscope.engine.slots import Slots
-from traitscope.engine.step import COLUMNS, BucketedStep, Made, Recorder, Step
+from traitscope.engine.step import BucketedStep, Made, Recorder, Step
 
 LENGTHS, NEW_TOKENS = (3, 1, 44, 9, 1, 17, 2, 6, 120), (9, 6, 4, 1, 12, 7, 11, 2, 30)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests import tiny
 from traitscope.core import Generation, GenerationConfig
-from traitscope.engine import Batching, Clock, Request, generate
+from traitscope.engine import Batching, Clock, Request, Steps, generate
 from traitscope.engine.plan import Schedule, padded, schedule
 from traitscope.engine.replay import _batches
+from traitscope.engine.step import BucketedStep, Made
 from traitscope.forecast import PHASES, Amounts, Lengths, Opened, Rates, forecast
 from traitscope.gauge import endless
 from traitscope.models import Model
@@ -51,9 +54,35 @@ def test_what_texts_share_is_counted_as_the_loop_does(rows: int, join: int) -> N
     assert (found.tokens, found.steps) == (clock.tokens, clock.steps)
 
 
-def counted(model: Model, requests: list[Request], rows: int, join: int) -> Clock:
+@pytest.mark.parametrize(("rows", "join"), [(1, 1), (3, 2), (7, 3), (20, 1)])
+def test_shapes_are_those_of_bucketed_steps(
+    rows: int, join: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts that cross one bucket's columns, and end in another's."""
+    fed = list[int]()
+    real = BucketedStep._compute
+
+    def compute(self: BucketedStep, n: int, columns: int) -> Made:
+        fed.append(n)
+        return real(self, n, columns)
+
+    monkeypatch.setattr(BucketedStep, "_compute", compute)
+    texts = [*TEXTS, (100, 40), (120, 300), (128, 1), (127, 2), (129, 130)]
+    requests = [
+        Request(Generation(f"{i:016x}"), tuple((7 * i + t) % 250 for t in range(prompt)), new)
+        for i, (prompt, new) in enumerate(texts)
+    ]
+    clock = counted(endless(tiny.model("llama")), requests, rows, join, "bucketed")
+    found = schedule(texts, rows, join)
+    assert (found.shapes, found.steps) == (clock.shapes, clock.steps)
+    assert found.fed_rows == sum(fed)
+
+
+def counted(
+    model: Model, requests: list[Request], rows: int, join: int, steps: Steps = "auto"
+) -> Clock:
     nothing = np.zeros((len(model.sites), model.anatomy.d_model, 1), dtype=np.float32)
-    clock, batching = Clock(), Batching(rows, min(join, rows))
+    clock, batching = Clock(), Batching(rows, min(join, rows), steps=steps)
     for _ in generate(model, requests, nothing, GenerationConfig(), batching, clock):
         pass
     return clock
@@ -62,7 +91,14 @@ def counted(model: Model, requests: list[Request], rows: int, join: int) -> Cloc
 def test_columns_are_summed_over_rows_and_steps() -> None:
     # two texts: positions 2, 3, 4 beside 1, 2; the longer one's columns are looked at by both
     assert schedule([(3, 2), (2, 1)], rows=2) == Schedule(
-        batches=1, prefilled=3, steps=3, row_steps=5, columns=2 * 3 + 2 * 4 + 5, new_tokens=3
+        batches=1,
+        prefilled=3,
+        steps=3,
+        row_steps=5,
+        columns=2 * 3 + 2 * 4 + 5,
+        new_tokens=3,
+        shapes=2,
+        fed_rows=5,
     )
     assert schedule([], rows=4) == Schedule()
 
@@ -135,6 +171,16 @@ def test_a_forecast_adds_up() -> None:
     opened = (500 + 10 * 5 + 25) + (500 + 10 * 10 + 100)
     assert found.disk == 10_000 + 3 * 1000 + 2 * 108 + opened + 2 * 3 * 50
     assert (found.tokens, found.new_tokens) == (108, 3)
+
+
+def test_shapes_of_steps_are_prepared_once() -> None:
+    """Where steps are recorded; rows are then powers of two, and slots whole buckets."""
+    rates = replace(RATES, preparing=0.5, bucket=128)
+    plain, found = (forecast(AMOUNTS, r, Lengths()) for r in (RATES, rates))
+    shapes = schedule(AMOUNTS.texts, AMOUNTS.rows, AMOUNTS.join)
+    more = 0.5 * shapes.shapes + 100.0 * (shapes.fed_rows - shapes.row_steps)
+    assert found.seconds["generate"] == plain.seconds["generate"] + more
+    assert found.memory == 1_000_000 + 100 * 2 * 128
 
 
 # --- lengths -------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,6 +116,11 @@ def test_bytes_of_a_row() -> None:
     assert SHAPE.numbers_bytes(2, n_kept=1) == 4 * (1 + 5 * 3 + 8)
     assert SHAPE.row_bytes(100, 2) == 100 * (64 + 64 + 4) + 16 * 10
     assert SHAPE.working_bytes() == 1000 * (3 * 32 + 4 * 8) * 4 + 16 * 512 * 10
+
+
+def test_a_row_on_a_device_that_takes_memory_at_once() -> None:
+    away = replace(SHAPE, logits=20, bucket=128, repeated_column=96)
+    assert away.row_bytes(130, 2) == 256 * (64 + 96 + 4) + 130 * 64 + 80 * 10
 
 
 def test_rows_where_steps_cost_little_more_with_more_rows() -> None:

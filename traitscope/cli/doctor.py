@@ -116,6 +116,7 @@ def _facts(found: Diagnosis, signs: Signs) -> Iterator[Text]:
         ("model", dot.join(architecture)),
         ("machine", dot.join([*here, *([] if machine["devices"] else ["no GPU"])])),
         ("with", dot.join(libraries)),
+        *((f"no {dtype}:", why) for dtype, why in model["left_out"].items()),
         *((f"sha256 {dtype}", digest) for dtype, digest in hashes.items()),
     ]
     for name, said in every:

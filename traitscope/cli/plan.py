@@ -22,7 +22,7 @@ from traitscope.report.plain import one_line
 
 if TYPE_CHECKING:
     from traitscope.forecast import Forecast
-    from traitscope.planner import Plan
+    from traitscope.plans import Plan
     from traitscope.suite import Suite
 
 __all__ = ["plan"]

@@ -32,8 +32,9 @@ from traitscope.engine.logprob import own_logprob
 from traitscope.engine.noise import noise_key
 from traitscope.engine.numbers import Numbers
 from traitscope.engine.outbox import HostCopy, Outbox
+from traitscope.engine.plan import COLUMNS
 from traitscope.engine.slots import Slots
-from traitscope.engine.step import COLUMNS, step_for
+from traitscope.engine.step import step_for
 from traitscope.errors import memory_errors
 from traitscope.models import Model, Scores, Taps
 
@@ -77,6 +78,7 @@ class Clock:
     prefill: float = 0.0
     decode: float = 0.0
     preparing: float = 0.0  # of steps that are recorded or compiled, once for each of their shapes
+    shapes: int = 0
     batches: int = 0  # times that prompts were admitted together
     steps: int = 0
     tokens: int = 0  # fed through the model, prompts included
@@ -284,6 +286,7 @@ class _Loop:
         self.clock.tokens += len(rows)
         preparing = self.step.preparing - prepared
         self.clock.preparing += preparing
+        self.clock.shapes = self.step.shapes
         self.clock.decode += time.perf_counter() - began - preparing
         return flight
 

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 
 from traitscope.engine.joining import arranged
 
-__all__ = ["Schedule", "padded", "schedule"]
+__all__ = ["COLUMNS", "Schedule", "bucket", "padded", "schedule"]
+
+COLUMNS = 128  # slots have whole buckets of so many; bucketed steps look at whole ones
+
+
+def bucket(n: int, columns: int, rows: int) -> tuple[int, int]:
+    """Rows and columns of the bucketed step that n rows and their columns need, of `rows` slots."""
+    return min(1 << (n - 1).bit_length(), rows), -(-columns // COLUMNS) * COLUMNS
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,9 @@ class Schedule:
 
     `batches`: times that prompts joined together; `prefilled`: their tokens but the last ones, and
     but the `shared` ones that were taken over from texts that begin in the same way; `steps`;
-    `row_steps`: rows summed over steps; `columns`: rows times columns in use, summed.
+    `row_steps`: rows summed over steps; `columns`: rows times columns in use, summed.  Where steps
+    are bucketed, `shapes` is how many different ones there are, and `fed_rows` what `row_steps`
+    is with rows that nobody reads.
     """
 
     batches: int = 0
@@ -31,6 +40,8 @@ class Schedule:
     row_steps: int = 0
     columns: int = 0
     new_tokens: int = 0
+    shapes: int = 0
+    fed_rows: int = 0
 
     @property
     def tokens(self) -> int:
@@ -51,7 +62,8 @@ def schedule(
     waiting = sorted(range(len(texts)), key=lambda i: -texts[i][0])
     capacity = min(rows, len(texts))
     live: list[tuple[int, int, int]] = []  # (text, position of the token to be fed, steps left)
-    batches = prefilled = shared = steps = row_steps = columns = 0
+    batches = prefilled = shared = steps = row_steps = columns = fed_rows = 0
+    shapes = set[tuple[int, int]]()
     while waiting or live:
         free = capacity - len(live)
         if waiting and (not live or free >= min(join, len(waiting), capacity)):
@@ -67,9 +79,15 @@ def schedule(
         steps += stretch
         row_steps += stretch * n
         columns += n * (stretch * first + stretch * (stretch - 1) // 2)
+        ends = range(first, first + stretch + COLUMNS, COLUMNS)
+        here = {bucket(n, min(end, first + stretch - 1), capacity) for end in ends}
+        shapes |= here
+        fed_rows += stretch * max(rows for rows, _ in here)
         live = [(i, at + stretch, left - stretch) for i, at, left in live if left > stretch]
     new_tokens = sum(new for _, new in texts)
-    return Schedule(batches, prefilled, shared, steps, row_steps, columns, new_tokens)
+    return Schedule(
+        batches, prefilled, shared, steps, row_steps, columns, new_tokens, len(shapes), fed_rows
+    )
 
 
 def _taken_over(

@@ -26,18 +26,18 @@ from torch import Tensor
 from traitscope.core import GenerationConfig
 from traitscope.engine.compiling import Compiled, NotCompiled
 from traitscope.engine.numbers import Numbers
+from traitscope.engine.plan import bucket
 from traitscope.engine.sampling import pick
 from traitscope.engine.slots import Slots, masks
 from traitscope.errors import memory_errors
 from traitscope.models import Model
 
-__all__ = ["COLUMNS", "BucketedStep", "Made", "Step", "step_for"]
+__all__ = ["BucketedStep", "Made", "Step", "step_for"]
 
 Made = tuple[Tensor, Tensor]  # the next token [B] and the numbers [B, W], or [B, Y]
 Recorder = Callable[[Callable[[], Made]], Callable[[], Made]]
 Compute = Callable[[int, int], Made]  # of so many rows, looking at so many columns
 
-COLUMNS = 128  # bucketed steps look at a multiple of this many columns
 _ALLOWED = 1e-2  # of the largest number: rounding in narrow dtypes is inside, stale buffers not
 
 
@@ -48,6 +48,7 @@ class Step:
         self.model, self.slots, self.numbers, self.config = model, slots, numbers, config
         self.refused = ""  # why steps are not recorded though they should be
         self.preparing = 0.0  # seconds of making ready, which is done once for a shape
+        self.shapes = 0  # that were made ready
         self.ask = True  # sampling may ask the host whether its first candidates suffice
         zeros = torch.zeros(slots.rows, dtype=torch.int64, device=model.device)
         self.id_B, self.position_B, self.key_B = zeros, zeros.clone(), zeros.clone()
@@ -143,9 +144,8 @@ class BucketedStep(Step):
         if n != self._held:  # places that nobody holds look at their first column
             self.position_B[n:].zero_()
             self._held = n
-        rows = min(1 << (n - 1).bit_length(), self.slots.rows)
-        columns = min(-(-columns // COLUMNS) * COLUMNS, self.slots.columns)
-        replay = self._replays.get((rows, columns)) or self._prepared(rows, columns, n)
+        rows, wide = bucket(n, columns, self.slots.rows)
+        replay = self._replays.get((rows, wide)) or self._prepared(rows, wide, n)
         if replay is None:
             return self._compute(n, columns)
         token_B, numbers_BW = replay()
@@ -165,6 +165,7 @@ class BucketedStep(Step):
             self.ask = self.id_B.device.type != "mps"  # whose sampler would need float64
         else:
             self._replays[rows, columns] = replay
+        self.shapes += 1
         self.preparing += time.perf_counter() - began
         return replay
 

@@ -92,6 +92,13 @@ class Checkpoint:
                 return known_dtype(str(said).removeprefix("torch."))
         return "float32"
 
+    def weights_bytes(self, dtype: str) -> int:
+        """About what the weights take in a dtype: their files' size, in that dtype's numbers."""
+        kinds = [list(self.folder.glob(pattern)) for pattern in _WEIGHTS]
+        found: list[Path] = next(filter(None, kinds), [])
+        stored, wanted = (getattr(torch, self.dtype(name)).itemsize for name in ("auto", dtype))
+        return sum(path.stat().st_size for path in found) * int(wanted) // int(stored)
+
 
 def locate(
     name: str,
@@ -249,6 +256,7 @@ def load_weights(checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> Any
                     output_loading_info=True,
                     trust_remote_code=checkpoint.trust_remote_code,
                     **where,
+                    **_attention(target),
                 )
                 hf = hf.eval() if where else hf.to(target).eval()
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -263,6 +271,13 @@ def load_weights(checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> Any
             ) from error
     _check_missing(checkpoint, info["missing_keys"])
     return hf if checkpoint.adapter is None else _merged(hf, checkpoint, quantised)
+
+
+def _attention(target: torch.device | None) -> dict[str, Any]:
+    """MPS's fused attention may let tokens of narrow dtypes look ahead (pytorch issue 195910):
+    plain attention is taken there."""
+    plain = target is not None and target.type == "mps"
+    return {"attn_implementation": "eager"} if plain else {}
 
 
 def _auto_class(checkpoint: Checkpoint) -> Any:

@@ -17,6 +17,7 @@ _SAID = {
     "load": "loading",
     "directions": "directions",
     "prefill": "reading prompts",
+    "preparing": "recording steps",
     "decode": "the model's steps",
     "taps": "projections",
     "sampling": "sampling",
@@ -29,6 +30,8 @@ _ADVICE = {
     "load": "Most of the time went into loading: further prompts in the same run cost little more.",
     "directions": "Most of the time went into making directions: they are kept, and the next run "
     "of this model with these traits makes none.",
+    "preparing": "Most of the time went into recording the model's steps, once for each of their "
+    "shapes: longer work costs little more.",
     "write": "Most of the time went into saving: a faster disk would help.",
     "internals": "Most of the time went into internals: fewer blocks or texts of them would help.",
     "sampling": "Most of the time went into sampling: top_k spares most of it.",
