@@ -116,6 +116,8 @@ def rounds(contestants: Sequence[Contestant], asked: Options) -> Times:
 
 
 def quiet_turn(contestant: Contestant, asked: Options) -> Took:
+    if not asked.shared:
+        return contestant.turn()
     began = time.monotonic()
     while time.monotonic() - began < asked.patience * 60:
         with alone(asked.lock):
@@ -252,6 +254,7 @@ class Options:
     no_peers: bool = False
     patience: float = 10.0  # minutes to wait for a quiet turn
     only: tuple[str, ...] = ()  # beginnings of the titles that are measured; () for all
+    shared: bool = True  # whether other processes may take what is timed, and are looked for
 
     def wants(self, title: str) -> bool:
         return not self.only or title.startswith(self.only)
@@ -298,7 +301,17 @@ class Table:
 
 
 def finish(name: str, asked: Options, tables: Sequence[Table], figures: dict[str, Any]) -> None:
-    """Print the tables, and the result as one JSON line; write it where a full run does.
+    """Print the tables, and the result as one JSON line; write it where a full run does."""
+    result = save(name, asked, tables, figures)
+    for table in tables:
+        print(text_of(table))
+    print(json.dumps(result, default=_plain), flush=True)
+
+
+def save(
+    name: str, asked: Options, tables: Sequence[Table], figures: dict[str, Any]
+) -> dict[str, Any]:
+    """Write the result where a full run does; what is written is returned.
 
     What was not asked for this time keeps the result it had, with the command that made it.
     """
@@ -311,8 +324,6 @@ def finish(name: str, asked: Options, tables: Sequence[Table], figures: dict[str
         "figures": figures,
         "tables": [asdict(table) for table in tables],
     }
-    for table in tables:
-        print(text_of(table))
     if asked.out is not None:
         asked.out.mkdir(parents=True, exist_ok=True)
         path = asked.out / f"{name}.json"
@@ -320,7 +331,7 @@ def finish(name: str, asked: Options, tables: Sequence[Table], figures: dict[str
             result = _beside(json.loads(path.read_text(encoding="utf-8")), result)
         written = json.dumps(result, indent=1, default=_plain)
         path.write_text(written + "\n", encoding="utf-8")
-    print(json.dumps(result, default=_plain), flush=True)
+    return result
 
 
 def _what(argv: Sequence[str]) -> list[str]:

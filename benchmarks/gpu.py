@@ -2,10 +2,11 @@
 
 Gemma-2-2B's and Llama-3-8B's real shapes in bfloat16, at 1 to 512 rows: traitscope with capture on
 and off, and with its steps compiled, `generate`, and each peer.  A step is the difference of two
-lengths of answers over the steps between them, so that prefill is in neither.  Its floor is the
-larger of (weights and keys and values read) over bandwidth and of FLOPs over the peak, both
-measured here.  Without a GPU the full run says "not measured"; the quick one goes the same way
-with tiny shapes on the CPU, and compiles nothing.
+lengths of answers over the steps between them, so that prefill and the recording of steps are in
+neither; both lengths end in the same 128 columns.  Its floor is the larger of (weights and keys
+and values read) over bandwidth and of FLOPs over the peak, both measured here.  What was measured
+is written after each number of rows.  Without a GPU the full run says "not measured"; the quick
+one goes the same way with tiny shapes on the CPU, and compiles nothing.
 """
 
 from __future__ import annotations
@@ -23,13 +24,18 @@ import torch
 from benchmarks import common, ours, plain
 from benchmarks.common import Contestant, Options, Table, Took, clocked, finish, options
 from benchmarks.peers.client import listed, peers
+from benchmarks.peers.roster import PEERS
 from benchmarks.shapes import SHAPES, Shape, build, folder, prompts, wrapped
-from traitscope.engine import Batching
+from traitscope.engine import Batching, Clock
+from traitscope.machine import let_go
 
-TRAITS, PROMPT, SHORT, LONG = 8, 32, 16, 80
+TRAITS, PROMPT, SHORT, LONG = 8, 8, 16, 112
+TEMPERATURE = 0.7
+COMPILED_ROWS = (1, 24)  # which take a minute each to compile
 COLUMNS = ("rows", "way", "tokens/s", "step ms", "floor ms", "step x floor", "speed x generate")
 BASE = "generate, no capture"
 COMPILED = "compiled, all sites"
+SAMPLED = f"ours, temperature {TEMPERATURE}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +74,17 @@ def main() -> None:
             for name in ("tiny", "tiny-llama")
         ]
     ceilings = measure(device, small=asked.quick)
-    tables, figures = [], {"ceilings": dataclasses.asdict(ceilings), "measured": device == "cuda"}
+    asked = dataclasses.replace(asked, shared=device == "cpu")  # a GPU is ours alone
+    tables: list[Table] = []
+    figures: dict[str, Any] = {"ceilings": dataclasses.asdict(ceilings)}
+    figures["measured"] = device == "cuda"
     for work in works:
-        table, figures[work.shape.name] = measured(work, ceilings, asked)
-        tables.append(table)
+        if not asked.wants(work.shape.name):
+            continue
+        tables.append(Table(work.shape.name, COLUMNS, []))
+        for tables[-1], found in measured(work, ceilings, asked):
+            figures[work.shape.name] = found
+            common.save("gpu", asked, tables, figures)
     finish("gpu", asked, tables, figures)
 
 
@@ -120,15 +133,27 @@ def floor(work: Asked, hf: Any, rows: int, ceilings: Ceilings) -> float:
 # --- contestants ---------------------------------------------------------------------------------
 
 
-def measured(work: Asked, ceilings: Ceilings, asked: Options) -> tuple[Table, dict[str, Any]]:
+def measured(
+    work: Asked, ceilings: Ceilings, asked: Options
+) -> Iterator[tuple[Table, dict[str, Any]]]:
+    """The table and its figures, longer with each number of rows."""
     hf = build(work.shape, getattr(torch, work.dtype), work.device)
     model = wrapped(work.shape, hf)
     direction_SDK = ours.directions(model, TRAITS)
     rows_of_table: list[list[str]] = []
     figures: dict[str, Any] = {}
+    notes_of_rows: list[str] = []
+    reached = f"bandwidth {ceilings.bandwidth / 1e9:.0f} GB/s, {ceilings.flops / 1e12:.1f} TFLOP/s"
+    title = f"{work.shape.name}'s shape, {work.dtype}, {work.device}, {TRAITS} traits at all sites"
     with TemporaryDirectory() as place, beside(work, hf, place, direction_SDK, asked) as others:
         for rows in work.rows:
-            found = at_rows(work, model, rows, direction_SDK, others, asked)
+            try:
+                found, said = at_rows(work, model, rows, direction_SDK, others, asked)
+            except RuntimeError as error:  # memory that ends, a peer that does
+                notes_of_rows.append(f"{rows} rows: not measured, {str(error).splitlines()[0]}")
+                let_go()
+                continue
+            notes_of_rows += said
             least = floor(work, hf, rows, ceilings)
             key = "1 row" if rows == 1 else f"{rows} rows"
             figures[key] = {"floor": least, "steps": {way: at[0] for way, at in found.items()}}
@@ -137,11 +162,9 @@ def measured(work: Asked, ceilings: Ceilings, asked: Options) -> tuple[Table, di
             for way, (step, speed) in found.items():
                 against = speed / found[BASE][1]
                 rows_of_table.append(line(rows, way, speed, step, least, against))
-        notes = listed(others.missing, others.workers)
-    reached = f"bandwidth {ceilings.bandwidth / 1e9:.0f} GB/s, {ceilings.flops / 1e12:.1f} TFLOP/s"
-    notes = [f"Reached here: {reached}; prompts of {PROMPT} tokens.", *notes]
-    title = f"{work.shape.name}'s shape, {work.dtype}, {work.device}, {TRAITS} traits at all sites"
-    return Table(title, COLUMNS, rows_of_table, notes), figures
+            notes = [f"Reached here: {reached}; prompts of {PROMPT} tokens.", *notes_of_rows]
+            notes += listed(others.missing, others.workers)
+            yield Table(title, COLUMNS, rows_of_table, notes), figures
 
 
 def line(rows: int, way: str, speed: float, step: float, least: float, against: float) -> list[str]:
@@ -161,7 +184,8 @@ class Others:
 def beside(
     work: Asked, hf: Any, place: str, direction_SDK: Any, asked: Options
 ) -> Iterator[Others]:
-    saved = Path(place) if asked.no_peers else folder(work.shape, hf, Path(place) / "model")
+    wanted = not asked.no_peers and any(peer.python.exists() for peer in PEERS)
+    saved = folder(work.shape, hf, Path(place) / "model") if wanted else Path(place)
     blocks = work.shape.blocks
     with peers(saved, work.dtype, blocks, direction_SDK, asked, device=work.device) as found:
         yield Others(*found)
@@ -169,20 +193,39 @@ def beside(
 
 def at_rows(
     work: Asked, model: Any, rows: int, direction_SDK: Any, others: Others, asked: Options
-) -> dict[str, tuple[float, float]]:
-    """Seconds of a decode step and tokens a second of each way, at one number of rows."""
+) -> tuple[dict[str, tuple[float, float]], list[str]]:
+    """Seconds of a decode step and tokens a second of each way, at one number of rows; and what
+    is worth saying of them."""
     asks, batching = prompts(work.shape, rows, PROMPT, PROMPT), Batching(rows, join=rows)
+    short, long = work.new
+    notes: list[str] = []
+
+    def mine(batching: Batching, temperature: float = 0) -> Callable[[int], Any]:
+        return lambda new: ours.answers(
+            model, asks, direction_SDK, new, batching, temperature=temperature
+        )
+
     ways: dict[str, Callable[[int], Any]] = {
         BASE: lambda new: plain.generated(model.hf, asks, new),
-        "ours": lambda new: ours.answers(model, asks, direction_SDK, new, batching),
+        "ours": mine(batching),
+        SAMPLED: mine(batching, TEMPERATURE),
         "ours, capture off": lambda new: ours.uncaptured(model, asks, new, batching),
     }
-    short, long = work.new
-    if work.device == "cuda":  # elsewhere it costs minutes and gains little
-        compiled = dataclasses.replace(batching, steps="compiled")
-        ways[COMPILED] = lambda new: ours.answers(model, asks, direction_SDK, new, compiled)
-        took = waited(work.device, lambda: ways[COMPILED](long)).wall
-        common.say(f"{rows} rows: compiled, recorded and answered in {took:.0f} s")
+    kinds = {"ours": batching}
+    if work.device == "cuda" and rows in COMPILED_ROWS:  # elsewhere it costs minutes
+        kinds[COMPILED] = dataclasses.replace(batching, steps="compiled")
+        ways[COMPILED] = mine(kinds[COMPILED])
+    for do in ways.values():  # whatever is made at a first use
+        do(long)
+    for way, kind in kinds.items():
+        clock = Clock()
+        ours.answers(model, asks, direction_SDK, long, kind, clock)
+        if clock.shapes:
+            notes.append(
+                f"{rows} rows, {way}: {clock.shapes} shapes of steps were made ready in "
+                f"{clock.preparing:.1f} s, which is in tokens/s and not in a step. "
+                f"{clock.plain_steps}".strip()
+            )
     made = ways["ours"](long)
     if work.dtype == "float32" and ways[BASE](long) != made.texts:
         raise AssertionError(f"ours and generate made other texts at {rows} rows")
@@ -203,7 +246,7 @@ def at_rows(
         ]
     seconds = common.medians(common.rounds(contestants, asked))
     names = {name.rpartition("|")[0]: None for name in seconds}
-    return {name: step_and_speed(seconds, name, rows, short, long) for name in names}
+    return {name: step_and_speed(seconds, name, rows, short, long) for name in names}, notes
 
 
 def step_and_speed(

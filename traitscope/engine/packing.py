@@ -173,6 +173,8 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 def has_products(dtype: torch.dtype) -> bool:
     """Whether oneDNN multiplies in this dtype here without taking detours."""
+    if dtype in (torch.bfloat16, torch.float16) and not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False  # on a Mac's CPU there is no oneDNN to ask
     if dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     if dtype == torch.float16:
