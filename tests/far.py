@@ -162,7 +162,7 @@ def _charge(func: Any, args: Any, tensors: list[Tensor], far: bool, log: Log) ->
         source = args[1] if func is aten.copy_.default else args[0]
         if isinstance(source, Far) and not there:
             log.reads["a copy"] += 1
-        elif there and not isinstance(source, Far) and source.dim():
+        elif there and not isinstance(source, Far):
             log.sends["a copy"] += 1
         return
     if func in _READ:
