@@ -97,6 +97,33 @@ def test_texts_that_exist_neither(
     assert (n_packed() == 0) == products  # many tokens gain little, and memory is dear
 
 
+@pytest.mark.parametrize(
+    ("machine", "taken", "instructions", "wanted"),
+    [
+        ("x86_64", True, (True, False), True),  # Cooper Lake, Zen 4
+        ("AMD64", True, (False, True), True),
+        ("x86_64", True, (False, False), False),  # AVX-512 alone: oneDNN takes it, by detours
+        ("x86_64", False, (False, False), False),  # AVX2
+        ("aarch64", True, (False, False), True),
+        ("aarch64", False, (False, False), False),
+    ],
+)
+def test_products_in_bfloat16_are_the_processors_own(
+    machine: str,
+    taken: bool,
+    instructions: tuple[bool, bool],
+    wanted: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: taken)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions[0])
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: instructions[1])
+    assert packing.has_products(torch.bfloat16) == wanted
+    assert packing.has_products(torch.float32)
+
+
 # --- packed weights ------------------------------------------------------------------------------
 
 

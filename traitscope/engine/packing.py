@@ -14,6 +14,7 @@ free, `SHARE` at most, and layers for which none is left keep their own way too.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -172,14 +173,22 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def has_products(dtype: torch.dtype) -> bool:
-    """Whether oneDNN multiplies in this dtype here without taking detours."""
-    if dtype in (torch.bfloat16, torch.float16) and not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return False  # on a Mac's CPU there is no oneDNN to ask
-    if dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    """Whether the processor itself multiplies in this dtype, and oneDNN without taking detours.
+
+    oneDNN takes bfloat16 wherever there is AVX-512.  Without the instructions for it every product
+    widens its numbers on the way, and takes two to three times as long as in float32.
+    """
+    if dtype not in (torch.bfloat16, torch.float16):
+        return True
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False  # on a Mac's CPU
     if dtype == torch.float16:
         return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
-    return True
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def _mark(weight: Tensor) -> tuple[object, ...]:
