@@ -30,31 +30,25 @@ __all__ = [
 Ids = Sequence[Sequence[int]]
 
 
-@torch.inference_mode()
 def generated(hf: Any, prompts: Ids, new: int) -> list[list[int]]:
     """One batch of `generate`, padded on the left."""
-    ids, mask = padded([list(prompt) for prompt in prompts])
-    made = hf.generate(
-        input_ids=ids.to(hf.device),
-        attention_mask=mask.to(hf.device),
-        max_new_tokens=new,
-        do_sample=False,
-    )
-    return [until_end(row) for row in made[:, ids.shape[1] :].tolist()]
+    return _generate(hf, prompts, new, do_sample=False)
+
+
+def drawn(hf: Any, prompts: Ids, new: int, temperature: float, top_p: float) -> list[list[int]]:
+    """As `generated`, but sampled."""
+    how = {"temperature": temperature, "top_k": 0, "top_p": top_p}
+    return _generate(hf, prompts, new, do_sample=True, **how)
 
 
 @torch.inference_mode()
-def drawn(hf: Any, prompts: Ids, new: int, temperature: float, top_p: float) -> list[list[int]]:
-    """As `generated`, but sampled."""
+def _generate(hf: Any, prompts: Ids, new: int, **how: Any) -> list[list[int]]:
     ids, mask = padded([list(prompt) for prompt in prompts])
     made = hf.generate(
         input_ids=ids.to(hf.device),
         attention_mask=mask.to(hf.device),
         max_new_tokens=new,
-        do_sample=True,
-        temperature=temperature,
-        top_k=0,
-        top_p=top_p,
+        **how,
     )
     return [until_end(row) for row in made[:, ids.shape[1] :].tolist()]
 

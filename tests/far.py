@@ -79,7 +79,7 @@ class Far(Tensor):
     def __new__(cls, near: Tensor) -> Far:
         with torch.inference_mode(False):  # views of tensors from outside it are made in it
             # torch does not type it
-            return torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined,no-any-return]
+            return torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined,no-any-return]  # no stub
                 cls,
                 near.shape,
                 strides=near.stride(),

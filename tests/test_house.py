@@ -333,7 +333,7 @@ def test_each_name_of_the_front_door_opens(name: str) -> None:
 
 def test_an_unknown_name_at_the_front_door() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        traitscope.nothing  # noqa: B018
+        traitscope.nothing  # noqa: B018  # asking is the test
 
 
 def test_lists_of_public_names_are_true() -> None:

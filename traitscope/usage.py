@@ -30,8 +30,7 @@ from traitscope.sizing import Shape
 __all__ = ["LONG_ENOUGH", "Limits", "folder_bytes", "limits", "used", "work_of"]
 
 LONG_ENOUGH = 3.0  # seconds of generation that are worth a probe of a third of one
-_READ = {"cpu": 2**27}  # bytes of memory, more than any cache holds, and long beside a launch
-_READ_AWAY = 2**30
+_READ, _READ_AWAY = 2**27, 2**30  # bytes, more than caches hold; on a GPU long beside a launch
 _PRODUCT = 0.02  # seconds that a matrix product should take
 _REPEATS = 3
 _PATIENCE = 0.15  # seconds of repeating one thing
@@ -64,7 +63,9 @@ def used(
     if clock.steps == 0 or clock.prefill + clock.decode < LONG_ENOUGH:
         return found
     try:
-        return found | _against_the_machine(model, texts, direction_SDK, config, clock, seconds)
+        with memory_errors():
+            more = _against_the_machine(model, texts, direction_SDK, config, clock, seconds)
+        return found | more
     except torch.OutOfMemoryError:  # the texts are there: nothing is lost but these figures
         return found
 
@@ -77,8 +78,7 @@ def _against_the_machine(
     clock: Clock,
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
-    with memory_errors():
-        machine = limits(model.device, model.dtype)
+    machine = limits(model.device, model.dtype)
     shape = shape_of(model)
     done = work_of(shape, texts, clock)
     rows = max(1, round((clock.tokens - done["prefill_tokens"]) / clock.steps))
@@ -167,7 +167,7 @@ def _product(device: torch.device, dtype: torch.dtype) -> float:
 @torch.inference_mode()
 def _reading(device: torch.device) -> float:
     """Bytes a second, of memory that is read once."""
-    size = _READ.get(device.type, _READ_AWAY)
+    size = _READ if device.type == "cpu" else _READ_AWAY
     block = torch.ones(size // 4, device=device)
     return size / _best(block.sum, device)
 

@@ -83,7 +83,7 @@ def test_a_turn_on_a_busy_machine_is_made_again(monkeypatch: pytest.MonkeyPatch)
 
     def share(work: object, own: object = None) -> float:
         if own is not None:
-            work()  # type: ignore[operator]
+            work()  # type: ignore[operator]  # given as an object
         return next(shares)
 
     def turn() -> Took:

@@ -59,7 +59,7 @@ class Killer:
         self.left, self.half = at, half
 
     def arm(self) -> None:
-        files.write_all = self.write_all(files.write_all)  # type: ignore[assignment]
+        files.write_all = self.write_all(files.write_all)  # type: ignore[assignment]  # a function in a module's place
         if self.half:
             return
         for owner, name in ((files, "sync"), (files, "sync_folder"), (os, "replace")):

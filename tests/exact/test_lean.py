@@ -39,7 +39,7 @@ def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Tiny weights are packed as well; nothing is known of them afterwards."""
     monkeypatch.setattr(packing, "LEAST", 1)
     for known in (packing._known, grouped._same, norms._plus, rotary._same):
-        known.clear()  # type: ignore[attr-defined]
+        known.clear()  # type: ignore[attr-defined]  # found by name
     yield
     packing._known.clear()
 

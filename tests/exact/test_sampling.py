@@ -19,7 +19,7 @@ DRAWS = 8000
 
 
 def _config(**changes: float) -> GenerationConfig:
-    return GenerationConfig(**{"temperature": 1.0, **changes})  # type: ignore[arg-type]
+    return GenerationConfig(**{"temperature": 1.0, **changes})  # type: ignore[arg-type]  # floats and whole numbers
 
 
 def _draws(logits_V: Tensor, config: GenerationConfig, n: int = DRAWS, key: int = 11) -> Tensor:

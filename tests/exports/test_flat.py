@@ -266,7 +266,7 @@ def test_one_text_is_in_memory_at_a_time(
     def text(self: Run, generation: object) -> object:
         file = next(tmp_path.glob("out/texts.jsonl.tmp"))
         sizes.append(file.stat().st_size)
-        return real(self, generation)  # type: ignore[arg-type]
+        return real(self, generation)  # type: ignore[arg-type]  # passed on
 
     monkeypatch.setattr(Run, "text", text)
     monkeypatch.setattr("traitscope.exports.flat._write_line", _flushing)
@@ -275,5 +275,5 @@ def test_one_text_is_in_memory_at_a_time(
 
 
 def _flushing(file: object, value: object) -> None:
-    file.write(json.dumps(value) + "\n")  # type: ignore[attr-defined]
-    file.flush()  # type: ignore[attr-defined]
+    file.write(json.dumps(value) + "\n")  # type: ignore[attr-defined]  # an open file
+    file.flush()  # type: ignore[attr-defined]  # an open file

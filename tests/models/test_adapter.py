@@ -118,7 +118,7 @@ class _Int8(nn.Module):
         self.register_buffer("weight", (linear.weight.detach() / scale).round().to(torch.int8))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x @ (self.weight.to(x.dtype) * self.scale.to(x.dtype)).T  # type: ignore[operator, no-any-return]
+        return x @ (self.weight.to(x.dtype) * self.scale.to(x.dtype)).T  # type: ignore[operator, no-any-return]  # buffers
 
 
 def test_quantised_weights_have_trajectories_and_no_internals() -> None:

@@ -124,7 +124,7 @@ def test_thoughts_under_their_other_names() -> None:
         },
         {"content": [{"type": "reasoning", "text": "T"}, {"type": "text", "text": "So."}]},
     ):
-        table = read(made, [ask, {"role": "assistant", **more}])  # type: ignore[dict-item]
+        table = read(made, [ask, {"role": "assistant", **more}])  # type: ignore[dict-item]  # wrong on purpose
         assert (said(table, "thinking"), said(table, "assistant")) == ("T", "So.")
     both = {"role": "assistant", "content": "So.", "reasoning": "T", "thinking": "U"}
     with pytest.raises(PromptError, match="expected one thought, got several"):

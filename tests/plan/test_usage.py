@@ -80,6 +80,22 @@ def test_shares_add_up_and_a_short_call_is_not_probed(monkeypatch: pytest.Monkey
     assert found["memory"]["packed"] == 0
 
 
+@pytest.mark.parametrize("probe", ["limits", "_taps", "_sampling"])
+def test_a_probe_that_finds_no_memory_costs_its_figures_alone(
+    probe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GiB)")
+
+    model = tiny.model("llama")
+    direction = np.zeros((len(model.sites), model.anatomy.d_model, 2), dtype=np.float32)
+    monkeypatch.setattr(module, "limits", lambda *_: Limits(1e9, 1e9))
+    monkeypatch.setattr(module, probe, full)
+    long = Clock(prefill=1.0, decode=4.0, steps=5, tokens=36)
+    found = used(model, [(5, 9)] * 4, direction, GenerationConfig(), long, SECONDS)
+    assert set(found) == {"memory"}
+
+
 def test_what_packed_weights_take_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "LEAST", 1)
     model = tiny.model("llama")

@@ -38,7 +38,7 @@ def with_z(texts: list[Text]) -> list[Text]:
     rng = np.random.default_rng(8)
     for text in texts:
         for trait in TRAITS:
-            text.z[trait][:] = rng.normal(size=len(text.words)).tolist()  # type: ignore[index]
+            text.z[trait][:] = rng.normal(size=len(text.words)).tolist()  # type: ignore[index]  # an array
     return texts
 
 

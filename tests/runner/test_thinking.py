@@ -142,8 +142,8 @@ def test_a_text_that_ends_in_its_thoughts_says_so(home: Path, traits: list[str])
 
     console = Console(file=StringIO(), width=100)
     console.print(night(summary, width=100))
-    assert "2 of 2 texts ended in their thoughts" in console.file.getvalue()  # type: ignore[attr-defined]
-    assert "without a word" not in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "2 of 2 texts ended in their thoughts" in console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    assert "without a word" not in console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
 
 
 def test_directions_are_read_in_answers_that_follow_an_empty_thought(

@@ -52,7 +52,7 @@ def test_a_site_without_direction_is_zero(tmp_path: Path) -> None:
 def test_wrong_directions_are_named(
     tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
-    wrong: TraitDirections = replace(directions_of("alpha"), **change)  # type: ignore[arg-type]
+    wrong: TraitDirections = replace(directions_of("alpha"), **change)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(TraitError, match=message):
         save_directions(tmp_path / "alpha.safetensors", wrong)
     assert list(tmp_path.iterdir()) == []

@@ -31,7 +31,7 @@ NARROW = Keep(("0.mid",), "response", "bfloat16")
 
 
 def further(number: int, *traits: str) -> FurtherScores:
-    n = len(text_record(number).tokens.token_id)  # type: ignore[union-attr]
+    n = len(text_record(number).tokens.token_id)  # type: ignore[union-attr]  # it has tokens
     score = np.random.default_rng(number).normal(size=(n, len(SITES), len(traits)))
     return FurtherScores(generation(number), traits, (score * 0.1).astype(np.float32))
 
@@ -183,5 +183,5 @@ def test_mistakes_of_the_caller(path: Path, wrong: dict[str, list[object]], mess
         RunWriter.resume(path, Run.open(path).header) as writer,
         pytest.raises(ValueError, match=message),
     ):
-        writer.commit([], **wrong)  # type: ignore[arg-type]
+        writer.commit([], **wrong)  # type: ignore[arg-type]  # on purpose
     assert (path / "manifest.jsonl").read_bytes() == before

@@ -48,7 +48,7 @@ class Page(HTMLParser):
 
 
 def shown(thing: Run | object) -> Page:
-    html = thing._repr_html_()  # type: ignore[attr-defined]
+    html = thing._repr_html_()  # type: ignore[attr-defined]  # asked by name
     assert "url(" not in html and "<style" not in html
     page = Page(html)
     assert all(address.startswith("data:image/png;base64,") for address in page.addresses)

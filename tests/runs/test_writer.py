@@ -122,7 +122,7 @@ def test_mistakes_change_nothing(path: Path, arguments: tuple, message: str) -> 
 def test_wrong_shapes_are_refused(path: Path, field: str) -> None:
     record = text_record(2)
     assert record.trace is not None
-    short = replace(record.trace, **{field: getattr(record.trace, field)[:-1]})  # type: ignore[arg-type]
+    short = replace(record.trace, **{field: getattr(record.trace, field)[:-1]})  # type: ignore[arg-type]  # any
     with RunWriter.resume(path, header_of()) as writer, pytest.raises(ValueError, match=field):
         writer.commit([replace(record, trace=short)], [])
 
@@ -228,7 +228,7 @@ def full_after(n_bytes: int, number: int = errno.ENOSPC) -> Callable[..., None]:
     def write_all(file: object, data: bytes | memoryview) -> None:
         room = min(left[0], len(data))
         left[0] -= room
-        real(file, memoryview(data)[:room])  # type: ignore[arg-type]
+        real(file, memoryview(data)[:room])  # type: ignore[arg-type]  # passed on
         if room < len(data):
             raise OSError(number, os.strerror(number))
 
