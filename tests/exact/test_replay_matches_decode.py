@@ -50,17 +50,14 @@ def test_logprobs_are_the_models_own() -> None:
 def test_no_tensor_of_tokens_by_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
     """The head sees a few tokens at a time, and no padding; without logprobs it sees none."""
     from traitscope.engine import logprob
-    from traitscope.models import Anatomy
 
     tiny = model("llama")  # its proofs are made with the head too
     seen: list[int] = []
-    real = Anatomy.logits
 
-    def logits(self: Anatomy, h_ND: torch.Tensor) -> torch.Tensor:
-        seen.append(len(h_ND))
-        return real(self, h_ND)
+    def sees(head: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        seen.append(len(args[0]))
 
-    monkeypatch.setattr(Anatomy, "logits", logits)
+    handle = tiny.anatomy.head.register_forward_pre_hook(sees)
     monkeypatch.setattr(logprob, "LEAST", 4)
     monkeypatch.setattr(logprob, "BYTES", 0)
     ids = [[*range(10)], [1, 2, 3]]
@@ -69,6 +66,7 @@ def test_no_tensor_of_tokens_by_vocabulary(monkeypatch: pytest.MonkeyPatch) -> N
     assert sum(seen) == 9 + 2
     seen.clear()
     (long, _) = score_texts(tiny, ids, directions(tiny))
+    handle.remove()
     assert not seen
     assert np.isnan(long.logprob).all()
 

@@ -61,11 +61,16 @@ class Anatomy:
 
     def logits(self, h_ND: Tensor) -> Tensor:
         """Next-token logits [N, V] in float32 from final-normed states [N, D]."""
-        logits_NV: Tensor = self.head(h_ND).to(h_ND.device)  # it may stand on another
+        return self.of_head(self.head(h_ND).to(h_ND.device))  # it may stand on another
+
+    def of_head(self, logits_NV: Tensor) -> Tensor:
+        """Logits [N, V] in float32 of what `head` gives, which is overwritten: on a CPU new memory
+        costs more than the arithmetic."""
         if self.logit_scale != 1.0:
-            logits_NV = logits_NV * self.logit_scale
-        if self.logit_softcap is not None:  # in place: on a CPU new memory costs more than the tanh
-            logits_NV = (logits_NV / self.logit_softcap).tanh_().mul_(self.logit_softcap)
+            logits_NV = logits_NV.mul_(self.logit_scale)
+        if self.logit_softcap is not None:
+            cap = self.logit_softcap
+            logits_NV = logits_NV.div_(cap).tanh_().mul_(cap)
         return logits_NV.float()
 
 
