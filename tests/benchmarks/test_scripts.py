@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ def test_a_wrong_answer_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AssertionError, match="0 of 4 texts equal"):
         suite.verify(hf, made, asks, "float32")
     with pytest.raises(AssertionError, match="makes other texts"):
-        mixed.contestants(hf, asks, made)
+        mixed.contestants(hf, asks, made, nullcontext())
 
 
 class Said(Worker):
