@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from tests.tiny import hf_model, tokenizer
 from traitscope.engine import (
     Batching,
     decode,
+    gated,
     generate,
     grouped,
     joined,
@@ -28,7 +29,7 @@ from traitscope.engine import (
 from traitscope.engine import lean as lean_module
 from traitscope.engine.lean import lean
 from traitscope.engine.packing import memory_for_texts, packed_weights
-from traitscope.models import Model
+from traitscope.models import Model, wrap_forward
 
 SUBJECTS = ["gemma2", "gemma3_text", "llama", "gpt2", "qwen2", "gpt_neox", "mixtral", "gpt_oss"]
 LENGTHS, NEW_TOKENS = (3, 1, 44, 9, 1, 17, 2), (9, 6, 4, 1, 12, 7, 11)
@@ -38,7 +39,7 @@ LENGTHS, NEW_TOKENS = (3, 1, 44, 9, 1, 17, 2), (9, 6, 4, 1, 12, 7, 11)
 def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Tiny weights are packed as well; nothing is known of them afterwards."""
     monkeypatch.setattr(packing, "LEAST", 1)
-    for known in (packing._known, grouped._same, norms._plus, rotary._same):
+    for known in (packing._known, gated._held, grouped._same, norms._plus, rotary._same):
         known.clear()  # type: ignore[attr-defined]  # found by name
     yield
     packing._known.clear()
@@ -100,18 +101,19 @@ def test_texts_that_exist_neither(
 @pytest.mark.parametrize(
     ("machine", "taken", "instructions", "wanted"),
     [
-        ("x86_64", True, (True, False), True),  # Cooper Lake, Zen 4
-        ("AMD64", True, (False, True), True),
-        ("x86_64", True, (False, False), False),  # AVX-512 alone: oneDNN takes it, by detours
-        ("x86_64", False, (False, False), False),  # AVX2
-        ("aarch64", True, (False, False), True),
-        ("aarch64", False, (False, False), False),
+        ("x86_64", True, (True, False, False), True),  # Cooper Lake, Zen 4
+        ("AMD64", True, (True, True, True), True),
+        ("x86_64", True, (True, False, True), False),  # Sapphire Rapids whose AMX is hidden
+        ("x86_64", True, (False, False, False), False),  # AVX-512 alone: by detours
+        ("x86_64", False, (False, False, False), False),  # AVX2
+        ("aarch64", True, (False, False, False), True),
+        ("aarch64", False, (False, False, False), False),
     ],
 )
 def test_products_in_bfloat16_are_the_processors_own(
     machine: str,
     taken: bool,
-    instructions: tuple[bool, bool],
+    instructions: tuple[bool, bool, bool],
     wanted: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -120,6 +122,7 @@ def test_products_in_bfloat16_are_the_processors_own(
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: taken)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions[0])
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: instructions[1])
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_fp16_supported", lambda: instructions[2])
     assert packing.has_products(torch.bfloat16) == wanted
     assert packing.has_products(torch.float32)
 
@@ -294,6 +297,142 @@ def test_nothing_is_left_behind_whoever_ends_first() -> None:
     whole = run(subject, wanted, NUCLEUS, Batching(2))
     for generation, trace in late.items():
         assert_same(subject, trace, whole[generation], NUCLEUS)
+
+
+# --- gated MLPs ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gatings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The inputs of MLPs that are gated by their products, as they come."""
+    seen, real = list[Any](), gated._gated
+
+    def spied(mlp: Any, made: Any, x: torch.Tensor) -> torch.Tensor:
+        seen.append(x)
+        return real(mlp, made, x)
+
+    monkeypatch.setattr(gated, "_gated", spied)
+    return seen
+
+
+def mlp_both_ways(subject: Model, gatings: list[Any], block: int = 1) -> tuple[Any, Any, int]:
+    """What an MLP gives by itself and within `lean`, and how often its products gated."""
+    mlp = subject.anatomy.blocks[block].mlp
+    x = torch.randn(3, 5, mlp.gate_proj.in_features).to(subject.dtype)
+    with torch.inference_mode():
+        own = mlp(x)
+        with lean(subject):
+            gatings.clear()
+            return own, mlp(x), len(gatings)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["silu", "gelu", "gelu_pytorch_tanh", "relu"])
+def test_every_activation_ends_its_product(
+    kind: str, dtype: torch.dtype, gatings: list[Any]
+) -> None:
+    subject = fresh("llama", dtype, hidden_act=kind, mlp_bias=True)
+    own, made, often = mlp_both_ways(subject, gatings)
+    assert often == 1
+    torch.testing.assert_close(
+        made, own, rtol=0, atol=packing.ALLOWED[dtype] * float(own.abs().max())
+    )
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gemma3_text", "llama", "qwen2", "granite", "olmo2"])
+def test_mlps_of_many_kinds_are_gated_by_their_products(name: str, gatings: list[Any]) -> None:
+    own, made, often = mlp_both_ways(fresh(name), gatings)
+    assert often == 1
+    torch.testing.assert_close(made, own, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["quick_gelu", "tanh", "relu2"])
+def test_an_activation_that_no_product_has_stays(kind: str, gatings: list[Any]) -> None:
+    own, made, often = mlp_both_ways(fresh("llama", hidden_act=kind), gatings)
+    assert often == 0
+    torch.testing.assert_close(made, own, rtol=1e-5, atol=1e-6)
+
+
+def test_an_mlp_that_does_more_than_gating_stays(gatings: list[Any]) -> None:
+    subject = fresh("llama")
+    mlp: Any = subject.anatomy.blocks[1].mlp
+
+    class Doubled(type(mlp)):  # type: ignore[misc]  # a class of transformers' own
+        def forward(self, x: torch.Tensor) -> Any:
+            return 2 * super().forward(x)
+
+    mlp.__class__ = Doubled
+    own, made, often = mlp_both_ways(subject, gatings)
+    assert often == 0
+    torch.testing.assert_close(made, own, rtol=1e-5, atol=1e-6)
+    assert mlp_both_ways(subject, gatings, block=0)[2] == 1
+
+
+@pytest.mark.parametrize("part", ["gate_proj", "up_proj", "act_fn", "down_proj"])
+def test_parts_that_are_watched_are_called(part: str, gatings: list[Any]) -> None:
+    subject = fresh("gemma2")
+    mlp: Any = subject.anatomy.blocks[1].mlp
+    x, seen = torch.randn(2, 4, 48), list[Any]()
+    with torch.inference_mode(), lean(subject):
+        mlp(x)
+        often = len(gatings)
+        hook = getattr(mlp, part).register_forward_hook(lambda *_: seen.append(1))
+        mlp(x)
+        assert (len(seen), len(gatings)) == (1, often)
+        hook.remove()
+        with wrapped_around(getattr(mlp, part), seen):
+            mlp(x)
+        assert (len(seen), len(gatings)) == (2, often)
+        mlp(x)
+        assert (len(seen), len(gatings)) == (2, often + 1)
+
+
+@contextmanager
+def wrapped_around(module: nn.Module, seen: list[Any]) -> Iterator[None]:
+    def make(own: Any) -> Any:
+        def forward(*args: Any) -> Any:
+            seen.append(1)
+            return own(*args)
+
+        return forward
+
+    undo = wrap_forward(module, make)
+    yield
+    undo()
+
+
+def test_who_watches_does_not_see_what_is_tried(gatings: list[Any]) -> None:
+    """Hooks that are there before see the texts' tokens alone, and so do open generations."""
+    subject, seen = fresh("olmo2"), list[torch.Size]()  # whose MLPs are watched by taps
+    for name in ("up_proj", "act_fn"):
+        part = getattr(subject.anatomy.blocks[0].mlp, name)
+        part.register_forward_hook(lambda module, args, output: seen.append(args[0].shape))
+    d = directions(subject)
+    wanted = run(subject, requests((5, 4), (6, 6)), NUCLEUS, Batching(2))
+    assert {shape[:2] for shape in seen} == {(2, 4), (2, 1)}
+    gated._held.clear()
+    first = generate(subject, requests((5, 4), (6, 6)), d, NUCLEUS, Batching(2))
+    found = [next(first)]
+    gated._held.clear()
+    run(subject, requests((3,), (2,)), NUCLEUS, Batching(1))
+    for trace in [*found, *first]:
+        assert_same(subject, trace, wanted[trace.generation], NUCLEUS)
+
+
+def test_what_gates_is_held_once_for_the_same_weights() -> None:
+    subject = fresh("llama")
+    with lean(subject):
+        held = dict(gated._held)
+    with lean(subject):
+        assert all(gated._held[mlp] is there for mlp, there in held.items())
+    mlp: Any = subject.anatomy.blocks[1].mlp
+    with torch.no_grad():
+        mlp.up_proj.weight.mul_(3)
+    with torch.inference_mode():
+        x = torch.randn(1, 2, 48)
+        own = mlp(x)
+        with lean(subject):
+            torch.testing.assert_close(mlp(x), own, rtol=1e-5, atol=1e-6)
 
 
 # --- norms ---------------------------------------------------------------------------------------

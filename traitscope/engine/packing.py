@@ -37,6 +37,7 @@ __all__ = [
     "has_products",
     "memory_for_texts",
     "packed_bytes",
+    "packed_weight",
     "packed_weights",
 ]
 
@@ -141,6 +142,12 @@ def _pack(module: Any) -> Tensor | None:
     return packed if apart <= ALLOWED[weight.dtype] * float(own_NO.abs().max()) else None
 
 
+def packed_weight(module: nn.Module) -> Tensor | None:
+    """The weight that `packed_weights`, which is in use, lets a layer multiply by, if any."""
+    there = _known.get(module)
+    return None if there is None or is_anothers(module) else there.weight
+
+
 def memory_for_texts(model: Model) -> int | None:
     """Bytes that are free on the model's device when its weights are packed; None: not known."""
     free = free_memory(model.device)
@@ -173,10 +180,13 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def has_products(dtype: torch.dtype) -> bool:
-    """Whether the processor itself multiplies in this dtype, and oneDNN without taking detours.
+    """Whether the processor multiplies in this dtype itself, and no slower than in float32.
 
     oneDNN takes bfloat16 wherever there is AVX-512.  Without the instructions for it every product
-    widens its numbers on the way, and takes two to three times as long as in float32.
+    widens its numbers on the way, and takes two to three times as long as in float32.  With them
+    alone an Intel processor from Sapphire Rapids on takes 1.6 times as long (128 rows and more; 24
+    rows as long, fewer less): its products are AMX's, which a virtual machine may hide.  Those are
+    known by their products in float16.
     """
     if dtype not in (torch.bfloat16, torch.float16):
         return True
@@ -188,7 +198,9 @@ def has_products(dtype: torch.dtype) -> bool:
         return False
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    if torch.cpu._is_amx_tile_supported():
+        return True
+    return torch.cpu._is_avx512_bf16_supported() and not has_products(torch.float16)
 
 
 def _mark(weight: Tensor) -> tuple[object, ...]:

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-__all__ = ["is_anothers", "wrap_forward"]
+__all__ = ["is_anothers", "is_watched", "wrap_forward"]
 
 Forward = Callable[..., Any]
 Make = Callable[[Forward], Forward]
@@ -64,6 +64,15 @@ def is_anothers(module: nn.Module) -> bool:
     if state is not None:
         return state.before is not None or own is not state.now
     return own is not None
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether somebody looks at the module's calls, or changes them: by a hook, or by a forward
+    that does not do the module's own work."""
+    if module._forward_hooks or module._forward_pre_hooks or is_anothers(module):
+        return True
+    state = _wrapped.get(module)
+    return state is not None and not all(layer.instead for layer in state.layers)
 
 
 def _apply(module: nn.Module, state: _Wrapped) -> None:
