@@ -119,6 +119,8 @@ def test_two_runs_and_the_traits_of_one(page: Page, serve: Serve, tmp_path: Path
     page.keyboard.press("w")
     at(page, "window=before")
     page.go_back()
+    pressed = page.locator(".runs-page .controls button[aria-pressed=true]")
+    expect(pressed).to_contain_text("answer")
     head, *table = rows(saved(page, "x"))
     line = next(row for row in table if row[0] == name(PROMPTS[2]))
     doubt = DOUBT[PROMPTS[2], 0]
