@@ -326,7 +326,7 @@ def mlp_both_ways(subject: Model, gatings: list[Any], block: int = 1) -> tuple[A
             return own, mlp(x), len(gatings)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", ["silu", "gelu", "gelu_pytorch_tanh", "relu"])
 def test_every_activation_ends_its_product(
     kind: str, dtype: torch.dtype, gatings: list[Any]
@@ -346,26 +346,105 @@ def test_mlps_of_many_kinds_are_gated_by_their_products(name: str, gatings: list
     torch.testing.assert_close(made, own, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["quick_gelu", "tanh", "relu2"])
+@pytest.mark.parametrize("kind", ["quick_gelu", "tanh", "relu2", "gelu_10", "relu6"])
 def test_an_activation_that_no_product_has_stays(kind: str, gatings: list[Any]) -> None:
     own, made, often = mlp_both_ways(fresh("llama", hidden_act=kind), gatings)
     assert often == 0
     torch.testing.assert_close(made, own, rtol=1e-5, atol=1e-6)
 
 
-def test_an_mlp_that_does_more_than_gating_stays(gatings: list[Any]) -> None:
-    subject = fresh("llama")
-    mlp: Any = subject.anatomy.blocks[1].mlp
-
+def doubled(mlp: Any) -> None:
     class Doubled(type(mlp)):  # type: ignore[misc]  # a class of transformers' own
         def forward(self, x: torch.Tensor) -> Any:
             return 2 * super().forward(x)
 
     mlp.__class__ = Doubled
+
+
+def clipping(mlp: Any) -> None:
+    class Clipping(type(mlp)):  # type: ignore[misc]  # as above
+        def forward(self, x: torch.Tensor) -> Any:
+            gate = self.act_fn(self.gate_proj(x)).clamp(max=20)
+            return self.down_proj(gate * self.up_proj(x))
+
+    mlp.__class__ = Clipping
+
+
+def adapted(mlp: Any) -> None:
+    """As PEFT does it: a layer of another class in the place of one."""
+
+    class Adapted(nn.Module):
+        def __init__(self, base: Any) -> None:
+            super().__init__()
+            self.base_layer, self.weight, self.bias = base, base.weight, base.bias
+            self.in_features = base.in_features
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return 3 * self.base_layer(x)
+
+    mlp.up_proj = Adapted(mlp.up_proj)
+
+
+def with_another_activation(mlp: Any) -> None:
+    mlp.act_fn = nn.Tanh()
+
+
+def with_a_part_more(mlp: Any) -> None:
+    mlp.beside = nn.Linear(48, 48)
+
+
+def parametrized(mlp: Any) -> None:
+    class Halved(nn.Module):
+        def forward(self, weight: torch.Tensor) -> torch.Tensor:
+            return weight / 2
+
+    nn.utils.parametrize.register_parametrization(mlp.up_proj, "weight", Halved())
+
+
+OTHERS = [doubled, clipping, adapted, with_another_activation, with_a_part_more, parametrized]
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("change", OTHERS)
+def test_an_mlp_that_does_something_else_stays(
+    change: Any, known: bool, gatings: list[Any]
+) -> None:
+    """Also one that was gated before."""
+    subject = fresh("llama")
+    if known:
+        assert mlp_both_ways(subject, gatings)[2] == 1
+    change(subject.anatomy.blocks[1].mlp)
     own, made, often = mlp_both_ways(subject, gatings)
     assert often == 0
     torch.testing.assert_close(made, own, rtol=1e-5, atol=1e-6)
     assert mlp_both_ways(subject, gatings, block=0)[2] == 1
+
+
+def test_another_dtype_is_not_gated_by_weights_of_before(gatings: list[Any]) -> None:
+    subject = fresh("llama")
+    assert mlp_both_ways(subject, gatings)[2] == 1
+    subject.hf.double()
+    own, made, often = mlp_both_ways(subject, gatings)
+    assert (often, made.dtype) == (0, torch.float64)
+    assert torch.equal(own, made)
+
+
+@pytest.mark.parametrize("change", [adapted, with_another_activation])
+def test_parts_that_change_under_an_open_generation_are_called(
+    change: Any, gatings: list[Any]
+) -> None:
+    subject = fresh("llama")
+    mlp: Any = subject.anatomy.blocks[1].mlp
+    x = torch.randn(2, 4, 48)
+    with torch.inference_mode(), lean(subject):
+        before = mlp(x)
+        gatings.clear()
+        change(mlp)
+        after = mlp(x)
+        assert not gatings
+    assert not torch.allclose(before, after)
+    with torch.inference_mode():
+        torch.testing.assert_close(mlp(x), after, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("part", ["gate_proj", "up_proj", "act_fn", "down_proj"])
@@ -402,37 +481,44 @@ def wrapped_around(module: nn.Module, seen: list[Any]) -> Iterator[None]:
 
 
 def test_who_watches_does_not_see_what_is_tried(gatings: list[Any]) -> None:
-    """Hooks that are there before see the texts' tokens alone, and so do open generations."""
-    subject, seen = fresh("olmo2"), list[torch.Size]()  # whose MLPs are watched by taps
+    """Hooks that are there before see the texts' tokens alone, and so do taps on an MLP."""
+    subject, seen = fresh("olmo2"), list[torch.Size]()  # whose taps watch MLPs
     for name in ("up_proj", "act_fn"):
         part = getattr(subject.anatomy.blocks[0].mlp, name)
         part.register_forward_hook(lambda module, args, output: seen.append(args[0].shape))
-    d = directions(subject)
-    wanted = run(subject, requests((5, 4), (6, 6)), NUCLEUS, Batching(2))
+    run(subject, requests((5, 4), (6, 6)), NUCLEUS, Batching(2))
     assert {shape[:2] for shape in seen} == {(2, 4), (2, 1)}
-    gated._held.clear()
-    first = generate(subject, requests((5, 4), (6, 6)), d, NUCLEUS, Batching(2))
-    found = [next(first)]
-    gated._held.clear()
-    run(subject, requests((3,), (2,)), NUCLEUS, Batching(1))
-    for trace in [*found, *first]:
-        assert_same(subject, trace, wanted[trace.generation], NUCLEUS)
+    seen.clear()
+    with wrapped_around(subject.anatomy.blocks[1].mlp, seen), lean(subject):
+        assert subject.anatomy.blocks[1].mlp in gated._held
+    assert not seen
 
 
-def test_what_gates_is_held_once_for_the_same_weights() -> None:
+def test_hooks_on_every_module_see_the_parts(gatings: list[Any]) -> None:
+    subject, seen = fresh("llama"), list[Any]()
+    mlp: Any = subject.anatomy.blocks[1].mlp
+    hook = nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(module))
+    try:
+        with torch.inference_mode(), lean(subject):
+            mlp(torch.randn(2, 4, 48))
+    finally:
+        hook.remove()
+    assert mlp.up_proj in seen and not gatings
+
+
+def test_what_gates_is_held_once_for_the_same_weights(gatings: list[Any]) -> None:
     subject = fresh("llama")
     with lean(subject):
         held = dict(gated._held)
+    assert len(held) == len(subject.anatomy.blocks)
     with lean(subject):
         assert all(gated._held[mlp] is there for mlp, there in held.items())
     mlp: Any = subject.anatomy.blocks[1].mlp
     with torch.no_grad():
         mlp.up_proj.weight.mul_(3)
-    with torch.inference_mode():
-        x = torch.randn(1, 2, 48)
-        own = mlp(x)
-        with lean(subject):
-            torch.testing.assert_close(mlp(x), own, rtol=1e-5, atol=1e-6)
+    own, made, often = mlp_both_ways(subject, gatings)
+    assert often == 1 and gated._held[mlp] is not held[mlp]
+    torch.testing.assert_close(made, own, rtol=1e-5, atol=1e-6)
 
 
 # --- norms ---------------------------------------------------------------------------------------

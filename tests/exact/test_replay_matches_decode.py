@@ -71,6 +71,22 @@ def test_no_tensor_of_tokens_by_vocabulary(monkeypatch: pytest.MonkeyPatch) -> N
     assert np.isnan(long.logprob).all()
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_who_keeps_the_heads_output_has_it_as_it_was(name: str) -> None:
+    """Logits are worked on in place; not those that a hook has kept."""
+    tiny, kept = model(name), list[tuple[torch.Tensor, torch.Tensor]]()
+
+    def keep(head: torch.nn.Module, args: object, output: torch.Tensor) -> None:
+        kept.append((output, output.clone()))
+
+    handle = tiny.anatomy.head.register_forward_hook(keep)
+    list(score_texts(tiny, [[*range(10)]], directions(tiny), logprobs=True))
+    list(generate(tiny, requests((5, 3), (4, 4)), directions(tiny), GREEDY, Batching(2)))
+    handle.remove()
+    assert len(kept) > 4
+    assert all(torch.equal(now, then) for now, then in kept)
+
+
 def test_no_traits_and_one_token() -> None:
     tiny = model("llama")
     nothing = np.zeros((len(tiny.sites), tiny.anatomy.d_model, 0), dtype=np.float32)

@@ -11,8 +11,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests import tiny
+from traitscope import sizing
 from traitscope.core import Generation, GenerationConfig
-from traitscope.engine import Batching, Clock, Request, generate
+from traitscope.engine import Batching, Clock, Request, generate, logprob
 from traitscope.engine.internals import eager
 from traitscope.engine.slots import Slots
 from traitscope.gauge import endless, shape_of, step_times, time_steps
@@ -168,3 +169,7 @@ def test_steps_are_timed_within_the_context() -> None:
     )  # positions beyond would be an error
     found = time_steps(model, [list(range(40)), [1, 2]], nothing(model), GenerationConfig())
     assert found.fed == 27 + 1
+
+
+def test_the_logits_of_a_prefills_pieces_are_counted() -> None:
+    assert logprob.AWAY <= sizing._HEAD_TOKENS

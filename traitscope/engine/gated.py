@@ -10,7 +10,7 @@ Legend: B rows, T tokens, D model width, F width of the MLP.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,17 +21,18 @@ import torch
 from torch import Tensor, nn
 
 from traitscope.engine.modeling import left_alone
-from traitscope.engine.packing import ALLOWED, packed_weight
+from traitscope.engine.packing import ALLOWED
 from traitscope.models import Model, is_anothers, is_watched, wrap_forward
 
 __all__ = ["gated_products"]
 
 _PARTS = ("gate_proj", "up_proj", "down_proj")
+_INSIDE = (*_PARTS, "act_fn")
 # what oneDNN can do at the end of a product, by its names
 _ENDS = {("swish", ""): nn.SiLU(), ("gelu", "none"): nn.GELU(), ("relu", ""): nn.ReLU()} | {
     ("gelu", "tanh"): nn.GELU(approximate="tanh")
 }
-_SAME = 1e-5  # of activations between -8 and 8, which differ by 4e-4 where they are most alike
+_SAME = 1e-5  # of activations, beside a size of 1 at least; the most alike differ by 4e-4
 
 
 @dataclass(frozen=True)
@@ -44,77 +45,99 @@ class _Products:
     end: tuple[str, str]
 
 
-_held: WeakKeyDictionary[nn.Module, tuple[list[ref[Tensor]], bool]] = WeakKeyDictionary()
+@dataclass(frozen=True)
+class _Held:
+    """Whether products of these weights gave what an MLP's own forward gave."""
+
+    weights: tuple[ref[Tensor], ...]
+    own: object
+    holds: bool
+
+    def is_of(self, weights: tuple[Tensor, ...], own: object) -> bool:
+        same = (each() is weight for each, weight in zip(self.weights, weights, strict=True))
+        return self.own is own and all(same)
+
+
+_held: WeakKeyDictionary[nn.Module, _Held] = WeakKeyDictionary()
 
 
 @contextmanager
-def gated_products(model: Model) -> Iterator[None]:
-    """Within it, and within `packed_weights`, gated MLPs take three calls, in inference."""
+def gated_products(model: Model, packed: Mapping[nn.Module, Tensor]) -> Iterator[None]:
+    """Within it, gated MLPs of which all weights are in `packed` take three calls, in inference."""
     with ExitStack() as undo:
         for block in model.anatomy.blocks:
-            made = _products(block.mlp)
+            made = _products(block.mlp, packed)
             if made is not None and _holds(block.mlp, made):
                 by = partial(_by, block.mlp, made)
                 undo.callback(wrap_forward(block.mlp, by, instead=True))
         yield
 
 
-@torch.inference_mode()
-def _products(mlp: Any) -> _Products | None:
+def _products(mlp: Any, packed: Mapping[nn.Module, Tensor]) -> _Products | None:
     parts = [getattr(mlp, name, None) for name in _PARTS]
-    gate, up, down = (packed_weight(p) if isinstance(p, nn.Module) else None for p in parts)
+    gate, up, down = (packed.get(p) if type(p) is nn.Linear else None for p in parts)
     act = getattr(mlp, "act_fn", None)
-    if gate is None or up is None or down is None or is_anothers(mlp) or not callable(act):
+    if gate is None or up is None or down is None or not callable(act):
         return None
-    if any(map(is_watched, _inside(mlp))):  # who watches need not see what is tried here
+    if is_anothers(mlp) or mlp._parameters or not set(mlp.children()) <= {*parts, act}:
         return None
-    x_F = torch.linspace(-8, 8, 257)
+    if any(map(is_watched, mlp.children())):  # who watches need not see what is tried here
+        return None
+    end = _end(act)
+    return None if end is None else _Products(gate, up, down, end)
+
+
+@torch.inference_mode()
+def _end(act: Callable[[Tensor], Tensor]) -> tuple[str, str] | None:
+    """The name of an activation; None where no product can end with it."""
+    x_F = torch.cat([torch.linspace(-8, 8, 257), torch.tensor([-1e3, -50.0, 50.0, 1e3])])
     try:
         wanted_F = act(x_F)
     except (RuntimeError, TypeError):  # it wants other arguments
         return None
     for end, known in _ENDS.items():
-        if float((known(x_F) - wanted_F).abs().max()) <= _SAME:
-            return _Products(gate, up, down, end)
+        if bool(((known(x_F) - wanted_F).abs() <= _SAME * x_F.abs().clamp_min(1)).all()):
+            return end
     return None
 
 
 @torch.inference_mode()
 def _holds(mlp: Any, made: _Products) -> bool:
-    """Whether these products give what the MLP's own forward gives; asked once."""
-    weights, (of, holds) = (made.gate, made.up, made.down), _held.get(mlp, ([], False))
-    if of and all(each() is weight for each, weight in zip(of, weights, strict=True)):
-        return holds
-    gate = mlp.gate_proj
-    x_BTD = torch.randn(1, 2, gate.in_features, generator=torch.Generator().manual_seed(0))
-    x_BTD = x_BTD.to(gate.weight.dtype)
+    """Whether these products give what the MLP's own forward gives; asked once for weights."""
+    weights, own = (made.gate, made.up, made.down), type(mlp).forward
+    held = _held.get(mlp)
+    if held is not None and held.is_of(weights, own):
+        return held.holds
+    dtype, size = mlp.gate_proj.weight.dtype, mlp.gate_proj.in_features
+    x_BTD = torch.randn(1, 4, size, generator=torch.Generator().manual_seed(0))
+    x_BTD[:, 2:] *= 30  # an MLP that clips shows there
+    x_BTD = x_BTD.to(dtype)
     try:
-        own_BTD = type(mlp).forward(mlp, x_BTD).float()
-        apart = float((own_BTD - _gated(mlp, made, x_BTD).float()).abs().max())
-        holds = apart <= ALLOWED[x_BTD.dtype] * float(own_BTD.abs().max())
+        own_BTD, made_BTD = own(mlp, x_BTD).float(), _gated(mlp, made, x_BTD).float()
+        apart_BT, most_BT = (part.abs().amax(dim=-1) for part in (own_BTD - made_BTD, own_BTD))
+        holds = bool((apart_BT <= ALLOWED[dtype] * most_BT).all())
     except (RuntimeError, TypeError):  # a forward of other arguments, a build without these calls
         holds = False
-    _held[mlp] = [ref(weight) for weight in weights], holds
+    _held[mlp] = _Held(tuple(ref(weight) for weight in weights), own, holds)
     return holds
 
 
 def _by(mlp: Any, made: _Products, own: Callable[..., Any]) -> Callable[..., Any]:
-    inside, dtype = _inside(mlp), mlp.gate_proj.weight.dtype
+    known = [getattr(mlp, name) for name in _INSIDE]
+    modules = [part for part in known if isinstance(part, nn.Module)]
+    dtype = mlp.gate_proj.weight.dtype
 
-    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if left_alone() or args or kwargs or x.dtype != dtype or not x.numel():
-            return own(x, *args, **kwargs)
-        if any(map(is_watched, inside)):
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if left_alone() or kwargs or len(args) != 1:
+            return own(*args, **kwargs)
+        (x,) = args
+        now = [getattr(mlp, name) for name in _INSIDE]
+        changed = any(part is not before for part, before in zip(now, known, strict=True))
+        if changed or x.dtype != dtype or not x.numel() or any(map(is_watched, modules)):
             return own(x)
         return _gated(mlp, made, x)
 
     return forward
-
-
-def _inside(mlp: Any) -> list[nn.Module]:
-    """The modules that an MLP whose products gate does not call."""
-    modules = [getattr(mlp, name) for name in (*_PARTS, "act_fn")]
-    return [module for module in modules if isinstance(module, nn.Module)]
 
 
 def _gated(mlp: Any, made: _Products, x: Tensor) -> Tensor:
@@ -124,7 +147,8 @@ def _gated(mlp: Any, made: _Products, x: Tensor) -> Tensor:
     x_BTD = x.to(wide)
     gate_BTF = linear.default(x_BTD, made.gate, gate_bias, made.end[0], [], made.end[1])
     both_BTF = linear.binary(x_BTD, gate_BTF, made.up, up_bias, "mul")
-    return linear.default(both_BTF, made.down, down_bias, "none", [], "").to(x.dtype)  # type: ignore[no-any-return]  # operators have no types
+    made_BTD: Tensor = linear.default(both_BTF, made.down, down_bias, "none", [], "")
+    return made_BTD.to(x.dtype)
 
 
 def _bias(part: Any, wide: torch.dtype) -> Tensor | None:

@@ -14,21 +14,30 @@ __all__ = ["own_logprob"]
 
 LEAST, BYTES = 128, 32 << 20  # the tokens, and about the bytes, of logits that exist at once
 _SLICE = 16  # tokens: on a CPU their logits stay in its cache until they are done with
+# on other devices, whose products want many rows; `sizing.py` counts so many tokens
+AWAY, BYTES_AWAY = 512, 256 << 20
 
 
 def own_logprob(anatomy: Anatomy, h_ND: Tensor, next_N: Tensor) -> Tensor:
     """ln p of each next token [N], from the final-normed states of the tokens before them."""
-    device = h_ND.device
-    piece = max(LEAST, BYTES // (4 * int(anatomy.config.vocab_size)))
-    slices = _SLICE if device.type == "cpu" else piece
+    device, token = h_ND.device, 4 * int(anatomy.config.vocab_size)
+    piece = slices = max(LEAST, min(AWAY, BYTES_AWAY // token))
+    if device.type == "cpu":
+        piece, slices = max(LEAST, BYTES // token), _SLICE
     logprob_N = torch.empty(len(next_N), device=device)
     for start in range(0, len(next_N), piece):
-        head_NV = anatomy.head(h_ND[start : start + piece]).to(device)
+        head_NV = anatomy.head_of(h_ND[start : start + piece])
         for first in range(0, len(head_NV), slices):
-            logits_NV = anatomy.of_head(head_NV[first : first + slices])
+            logits_NV = anatomy.scaled(head_NV[first : first + slices])
             here = slice(start + first, start + first + len(logits_NV))
-            own_N = logits_NV.gather(1, next_N[here, None])[:, 0]
-            most_N1 = logits_NV.amax(dim=-1, keepdim=True)  # `logsumexp`, in place
-            own_N -= most_N1[:, 0]
-            logprob_N[here] = own_N - logits_NV.sub_(most_N1).exp_().sum(dim=-1).log_()
+            logprob_N[here] = _of_next(logits_NV, next_N[here])
     return logprob_N
+
+
+def _of_next(logits_NV: Tensor, next_N: Tensor) -> Tensor:
+    """ln p of a token in each row [N]; on a CPU the logits are overwritten."""
+    if logits_NV.device.type != "cpu":  # one kernel there
+        return logits_NV.log_softmax(dim=-1).gather(1, next_N[:, None])[:, 0]
+    most_N1 = logits_NV.amax(dim=-1, keepdim=True)
+    over_N = logits_NV.gather(1, next_N[:, None])[:, 0] - most_N1[:, 0]
+    return over_N - logits_NV.sub_(most_N1).exp_().sum(dim=-1).log_()

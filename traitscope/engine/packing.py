@@ -37,7 +37,6 @@ __all__ = [
     "has_products",
     "memory_for_texts",
     "packed_bytes",
-    "packed_weight",
     "packed_weights",
 ]
 
@@ -65,17 +64,19 @@ _known: WeakKeyDictionary[nn.Module, _Packed] = WeakKeyDictionary()
 
 
 @contextmanager
-def packed_weights(model: Model) -> Iterator[None]:
-    """Within it, large linear layers on a CPU multiply by their packed weights.
+def packed_weights(model: Model) -> Iterator[dict[nn.Module, Tensor]]:
+    """Within it, large linear layers on a CPU multiply by their packed weights, which it gives.
 
     They do so in inference alone, in the model's dtype.  May be entered again while it is in use.
     """
+    packed = dict[nn.Module, Tensor]()
     with ExitStack() as undo:
         for module in _layers(model):
             weight = None if is_anothers(module) else _packed(module)
             if weight is not None:
+                packed[module] = weight
                 undo.callback(wrap_forward(module, partial(_by, module, weight), instead=True))
-        yield
+        yield packed
 
 
 def _layers(model: Model) -> Iterator[Any]:
@@ -142,12 +143,6 @@ def _pack(module: Any) -> Tensor | None:
     return packed if apart <= ALLOWED[weight.dtype] * float(own_NO.abs().max()) else None
 
 
-def packed_weight(module: nn.Module) -> Tensor | None:
-    """The weight that `packed_weights`, which is in use, lets a layer multiply by, if any."""
-    there = _known.get(module)
-    return None if there is None or is_anothers(module) else there.weight
-
-
 def memory_for_texts(model: Model) -> int | None:
     """Bytes that are free on the model's device when its weights are packed; None: not known."""
     free = free_memory(model.device)
@@ -182,11 +177,11 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 def has_products(dtype: torch.dtype) -> bool:
     """Whether the processor multiplies in this dtype itself, and no slower than in float32.
 
-    oneDNN takes bfloat16 wherever there is AVX-512.  Without the instructions for it every product
-    widens its numbers on the way, and takes two to three times as long as in float32.  With them
-    alone an Intel processor from Sapphire Rapids on takes 1.6 times as long (128 rows and more; 24
-    rows as long, fewer less): its products are AMX's, which a virtual machine may hide.  Those are
-    known by their products in float16.
+    oneDNN takes bfloat16 wherever there is AVX-512.  Without AVX512_BF16 it widens every number on
+    the way, which takes two to three times as long as in float32.  With AVX512_BF16 but without
+    AMX, which a virtual machine may hide, Intel's processors from Sapphire Rapids on take 1.6 times
+    as long (128 rows and more; as long at 24, less below).  They are told from others by
+    AVX512_FP16, which no other x86 processor has so far.
     """
     if dtype not in (torch.bfloat16, torch.float16):
         return True

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from traitscope.core import Site, sites_of
 from traitscope.errors import ModelError, did_you_mean
 from traitscope.models.families import FAMILIES, Family
+from traitscope.models.forwards import is_watched
 
 __all__ = ["Anatomy", "Block", "decoder_of", "dissect", "text_config"]
 
@@ -61,11 +63,18 @@ class Anatomy:
 
     def logits(self, h_ND: Tensor) -> Tensor:
         """Next-token logits [N, V] in float32 from final-normed states [N, D]."""
-        return self.of_head(self.head(h_ND).to(h_ND.device))  # it may stand on another
+        return self.scaled(self.head_of(h_ND))
 
-    def of_head(self, logits_NV: Tensor) -> Tensor:
-        """Logits [N, V] in float32 of what `head` gives, which is overwritten: on a CPU new memory
-        costs more than the arithmetic."""
+    def head_of(self, h_ND: Tensor) -> Tensor:
+        """What the head gives [N, V], for the caller to overwrite."""
+        made_NV: Tensor = self.head(h_ND)
+        if not torch.compiler.is_compiling() and is_watched(self.head):  # who may have kept it
+            made_NV = made_NV.clone()
+        return made_NV.to(h_ND.device)  # it may stand on another
+
+    def scaled(self, logits_NV: Tensor) -> Tensor:
+        """Logits [N, V] in float32 of what the head gave, which is overwritten: on a CPU new
+        memory costs more than the arithmetic."""
         if self.logit_scale != 1.0:
             logits_NV = logits_NV.mul_(self.logit_scale)
         if self.logit_softcap is not None:

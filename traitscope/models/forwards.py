@@ -14,6 +14,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import nn
+from torch.nn.modules import module as every
 
 __all__ = ["is_anothers", "is_watched", "wrap_forward"]
 
@@ -69,7 +70,8 @@ def is_anothers(module: nn.Module) -> bool:
 def is_watched(module: nn.Module) -> bool:
     """Whether somebody looks at the module's calls, or changes them: by a hook, or by a forward
     that does not do the module's own work."""
-    if module._forward_hooks or module._forward_pre_hooks or is_anothers(module):
+    here = module._forward_hooks or module._forward_pre_hooks or is_anothers(module)
+    if here or every._global_forward_hooks or every._global_forward_pre_hooks:
         return True
     state = _wrapped.get(module)
     return state is not None and not all(layer.instead for layer in state.layers)
