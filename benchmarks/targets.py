@@ -18,7 +18,7 @@ __all__ = ["TARGETS", "Target", "table"]
 
 BASE = "times the base"
 OURS_TIMES = "times ours"
-MIXED = ("mixed", "130m 96 prompts", OURS_TIMES)
+MIXED = ("mixed", "130m 500 prompts", OURS_TIMES)
 MANY_MIXED = ("mixed", "framework 500 prompts", OURS_TIMES)
 MIXED_WAYS = (
     ("`generate`, the order given", "generate, fixed batches in the order given", 2.8),
