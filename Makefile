@@ -5,9 +5,12 @@ PYTHON ?= python3
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 BIN := .venv/bin
 STAMP := .venv/complete
+# what most commands import; compiled at set-up, since those to whom PYTHONDONTWRITEBYTECODE is set never would
+COMPILED := traitscope.runner, traitscope.viewer, traitscope.cli.app, transformers.models.gemma2.modeling_gemma2
 export PYTHONNOUSERSITE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test test-slow lint check bench bench-quick bench-peers clean
 .DEFAULT_GOAL := help
@@ -24,6 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
+	$(BIN)/python -c 'import $(COMPILED)'
 	@touch $(STAMP)
 
 demo: $(STAMP) ## run the bundled suite on the bundled model, then verify what it left in runs/
