@@ -45,7 +45,8 @@ SHARE = 0.6  # of the free memory
 _ROWS = 24  # of the products that the layout is made for; others work as well
 # largest difference allowed, relative to the largest output: rounding is inside, a mix-up is not
 ALLOWED = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
-_TYPES = (nn.Linear, Conv1D)
+_TYPES = {nn.Linear, Conv1D}
+_ALSO = {"transformers.models.falcon.modeling_falcon.FalconLinear"}  # one in all but name
 
 
 @dataclass
@@ -84,7 +85,8 @@ def _layers(model: Model) -> Iterator[Any]:
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return
     for module in model.hf.modules():
-        if type(module) not in _TYPES:
+        kind = type(module)
+        if kind not in _TYPES and f"{kind.__module__}.{kind.__qualname__}" not in _ALSO:
             continue
         weight = module.weight
         plain = type(weight.data) is Tensor and weight.layout == torch.strided
