@@ -37,7 +37,8 @@ from traitscope.runs.tensors import internals_bytes
 
 __all__ = ["Commit", "Steps", "answers", "commit_of", "internals_of", "reading", "steps_of"]
 
-ENOUGH = 0.4  # seconds of a reading after which no larger one is tried
+ENOUGH = 1.0  # seconds of a reading after which no larger one is tried: a call has costs of its own
+_FORWARDS = 2  # of a reading, at most
 LONG = 2048  # tokens that are prefilled to see what more columns cost
 _FIRST = 2  # steps that only warm up
 _AT_LEAST = 8  # steps of a trial, however slow
@@ -170,9 +171,9 @@ def reading(
         took = time.perf_counter() - began
         read_now = padded([lengths[i] for i in some], most)
         rate = took / read_now
-        if took > ENOUGH or tokens >= most or len(some) == len(order):
+        if took > ENOUGH or tokens >= _FORWARDS * most or len(some) == len(order):
             return rate, min(read_now, most)
-        tokens *= 4
+        tokens = min(4 * tokens, _FORWARDS * most)
 
 
 # --- internals and commits -----------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests import tiny
+from traitscope.calibrate import reading
 from traitscope.core import Generation, GenerationConfig
 from traitscope.engine import Batching, Clock, Request, Steps, generate
 from traitscope.engine.plan import Schedule, padded, schedule
@@ -109,6 +111,23 @@ def test_padding_is_that_of_the_batches() -> None:
     every = sum(len(b) * max(lengths[i] for i in b) for b in _batches(texts, 1024))
     assert padded(lengths, 1024) == every
     assert padded([], 1024) == 0
+
+
+@pytest.mark.parametrize("token", [1.3e-4, 1e-3, 1e-2])
+def test_what_a_call_costs_once_is_not_taken_for_tokens(
+    token: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, lengths, most = 0.0, [20 + i % 60 for i in range(1200)], 4096
+
+    def read(some: Sequence[int]) -> None:
+        nonlocal now
+        now += 0.05 + token * padded([lengths[i] for i in some], most)
+
+    monkeypatch.setattr("traitscope.calibrate.time.perf_counter", lambda: now)
+    rate, probed = reading(read, lengths, most)
+    assert rate == pytest.approx(token, rel=0.06)
+    assert probed <= most
+    assert now < 4  # a few seconds, however slow
 
 
 # --- sums ----------------------------------------------------------------------------------------
