@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.report.planted import Text, planted
@@ -189,11 +188,3 @@ def test_mistakes_are_one_sentence(
     run: Path, args: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert said in error_of([str(run), *args], capsys)
-
-
-def test_it_starts_in_under_two_seconds(run: Path) -> None:
-    # of the processor's time: a clock would measure what else the machine does
-    with viewing("--json", "--port", "0") as process:
-        asked(json.loads(first_line(process))["url"].replace("/?", "/api/runs?"))
-        spent = psutil.Process(process.pid).cpu_times()
-    assert spent.user + spent.system < 2
