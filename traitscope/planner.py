@@ -84,7 +84,7 @@ class _Planner:
         began = time.perf_counter()
         sizing = self._sizing(model, direction_SDK)
         load += time.perf_counter() - began
-        self.progress(Tick("measure", message="Measuring: a few seconds."))
+        self.progress(Tick("measure", message="a few seconds"))
         requests = list(self._requests(model))
         keep = sites_kept(model, self.want.work.keep)
         render, pair, pairs = self._pairs(model)
@@ -132,7 +132,7 @@ class _Planner:
     def _load(self) -> tuple[Model, float]:
         """The model, and the seconds until it is proved."""
         want = self.want
-        self.progress(Tick("load", message=f"Loading {want.source.name}."))
+        self.progress(Tick("load", message=want.source.name))
         began = time.perf_counter()
         unproven = self.suite.allow_unproven
         model = want.source.load(self.suite.device, want.work.arguments, allow_unproven=unproven)

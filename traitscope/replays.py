@@ -121,7 +121,7 @@ def replay_run(
     wanted = _Wanted(run, traits, keep)
     if not wanted:
         return Outcome(run.path, True, True, _stats(Clock(), 0, 0, {"total": 0.0}))
-    progress(Tick("load", message=f"Loading {source.name}."))
+    progress(Tick("load", message=source.name))
     told = run.header.generation.get("template") or {}
     loaded = source.load(device, told, allow_unproven=allow_unproven)
     proofs = at_load(loaded)
@@ -204,9 +204,7 @@ class _Wanted:
             model,
             self.sources,
             trait_data(self.sources),
-            lambda done, total: progress(
-                Tick("directions", done, total, "texts", "Making directions from pairs.")
-            ),
+            lambda done, total: progress(Tick("directions", done, total, "texts", "from pairs")),
         )
 
     def _header(self) -> RunHeader:

@@ -162,7 +162,7 @@ class _Test:
     def run(self) -> Speed:
         about = self._prepare()
         with Neighbours(self.asked, self._shares(), self.direction_SDK) as neighbours:
-            self.progress(Tick("load", message="Loading, with each process of its own."))
+            self.progress(Tick("load", message="each process its own"))
             together = neighbours.load()
             for number in range(self.sample):
                 self.progress(Tick("measure", number, self.sample, "loads"))

@@ -144,7 +144,7 @@ class Task:
     # --- before anything is written --------------------------------------------------------------
 
     def _load(self) -> Model:
-        self.progress(Tick("load", message=f"Loading {self.source.name}."))
+        self.progress(Tick("load", message=self.source.name))
         with self._timed("load"):
             model = self.source.load(
                 self.suite.device,
@@ -175,7 +175,7 @@ class Task:
                 self.suite.trait_sources,
                 self.traits,
                 lambda done, total: self.progress(
-                    Tick("directions", done, total, "texts", "Making directions from pairs.")
+                    Tick("directions", done, total, "texts", "from pairs")
                 ),
             )
 

@@ -58,7 +58,7 @@ def runner(
     def fake(suite: Any, *, out: Path | None = None, progress: Any, **more: Any) -> Outcome:
         asked.append({"suite": suite, "out": out, **more})
         print("a library that prints")
-        progress(Tick("load", message="Loading [bold]pocket[/]."))
+        progress(Tick("load", message="[bold]pocket[/]"))
         progress(Tick("generate", 1, 2, "texts", tokens=10))
         progress(Tick("generate", 2, 2, "texts", tokens=20))
         path = out or Path("runs/two-0123abcd")
@@ -110,7 +110,7 @@ def test_run_shows_the_report(calls: list[Any], capsys: pytest.CaptureFixture[st
     out, err = capsys.readouterr()
     assert "finished: all 2 captures are there" in out
     assert "library" not in out
-    assert "Loading the model: Loading [bold]pocket[/]." in err
+    assert "Loading the model: [bold]pocket[/]" in err
     assert "2 of 2 texts" in err
 
 

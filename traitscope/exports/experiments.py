@@ -192,7 +192,7 @@ def _model_of(run: Run, model: Model | str | None, device: str, progress: Progre
     revision = None if model else run.header.suite.get("revision")
     checkpoint = locate(name, revision=revision)
     _same(wanted, checkpoint.fingerprint, name)
-    progress(Tick("load", message=f"Loading {name}."))
+    progress(Tick("load", message=name))
     return load_checkpoint(checkpoint, device=device, dtype=str(run.header.model["dtype"]))
 
 
