@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers.activations import ACT2FN
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tests.exact.reference import NUCLEUS, assert_same, directions, model, requests, run
 from tests.tiny import hf_model, tokenizer
@@ -18,6 +20,7 @@ from traitscope.engine import (
     Batching,
     decode,
     gated,
+    gelus,
     generate,
     grouped,
     joined,
@@ -38,10 +41,13 @@ LENGTHS, NEW_TOKENS = (3, 1, 44, 9, 1, 17, 2), (9, 6, 4, 1, 12, 7, 11)
 
 @pytest.fixture(autouse=True)
 def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Tiny weights are packed as well; nothing is known of them afterwards."""
+    """Tiny weights are packed, few keys attended to here; nothing is known of them afterwards."""
     monkeypatch.setattr(packing, "LEAST", 1)
-    for known in (packing._known, gated._held, grouped._same, norms._plus, rotary._same):
-        known.clear()  # type: ignore[attr-defined]  # found by name
+    monkeypatch.setattr(grouped, "_LEAST_ALONE", 1)
+    monkeypatch.setattr(grouped, "_LEAST_TWICE", 1)
+    known = (packing._known, gated._held, grouped._same, grouped._same_fused, norms._plus)
+    for each in (*known, rotary._same, gelus._known):
+        each.clear()  # type: ignore[attr-defined]  # found by name
     yield
     packing._known.clear()
 
@@ -259,6 +265,7 @@ def test_heads_of_a_group_share_their_keys() -> None:
     subject = model("gemma2")
     traces(subject)
     assert list(grouped._same.values()) == [True] * len(subject.anatomy.blocks)
+    assert not grouped._same_fused
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -280,6 +287,123 @@ def test_attention_of_another_kind_goes_its_own_way(monkeypatch: pytest.MonkeyPa
     assert list(grouped._same.values()) == [False] * len(subject.anatomy.blocks)
     for generation, trace in plainly(monkeypatch, lambda: traces(subject)).items():
         assert_same(subject, made[generation], trace, NUCLEUS)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "mistral", "gpt2", "gpt_neox", "opt"])
+def test_the_fused_attention_is_made_by_groups_too(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With keys that are shared and with keys of a head's own; and within a window."""
+    subject = fresh(name)
+    assert subject.anatomy.config._attn_implementation == "sdpa"
+    made = traces(subject)
+    assert list(grouped._same_fused.values()) == [True] * len(subject.anatomy.blocks)
+    for generation, trace in plainly(monkeypatch, lambda: traces(subject)).items():
+        assert_same(subject, made[generation], trace, NUCLEUS)
+
+
+def attention_of(heads: int, groups: int, dtype: torch.dtype) -> tuple[Any, Any, dict[str, Any]]:
+    """The fused attention within `lean`, its own, and what a step of three rows gives it."""
+    subject = fresh("llama", dtype)
+    own = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    module: Any = subject.anatomy.blocks[0].attention
+    module.num_key_value_groups = heads // groups
+    query, key, value = (
+        torch.randn(3, n, t, 8).to(dtype) for n, t in ((heads, 1), (groups, 21), (groups, 21))
+    )
+    mask = torch.zeros(3, 1, 1, 21, dtype=dtype)
+    mask[0, ..., 9:] = mask[2, ..., :4] = torch.finfo(dtype).min
+    given = {"module": module, "query": query, "key": key, "value": value}
+    return subject, own, {**given, "attention_mask": mask, "scaling": 0.3}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("heads", "groups"), [(4, 2), (4, 4), (6, 1)])
+@pytest.mark.parametrize("products", [True, False])
+def test_the_fused_attention_in_every_dtype(
+    dtype: torch.dtype, heads: int, groups: int, products: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grouped, "_multiplies", lambda dtype: products)
+    subject, own, given = attention_of(heads, groups, dtype)
+    wanted, _ = own(**given)
+    calls = list[Any]()
+    monkeypatch.setattr(
+        grouped, "_tried", lambda same, module, made, wanted: calls.append(made[0]) or made
+    )
+    with torch.inference_mode(), lean(subject):
+        made, _ = ALL_ATTENTION_FUNCTIONS["sdpa"](**given)
+    assert (made.shape, made.dtype) == (wanted.shape, dtype)
+    apart, size = float((made - wanted).abs().max()), float(wanted.abs().max())
+    assert apart <= packing.ALLOWED[dtype] * size
+    narrow = dtype != torch.float32
+    assert bool(calls) == (not narrow or (heads == groups and products))
+
+
+def biased(given: dict[str, Any]) -> None:
+    given["position_bias"] = torch.randn(1, 4, 1, 21)
+
+
+def dropping(given: dict[str, Any]) -> None:
+    given["dropout"] = 0.5
+
+
+def seeing_all(given: dict[str, Any]) -> None:
+    given["attention_mask"] = None
+
+
+def with_masks_per_head(given: dict[str, Any]) -> None:
+    given["attention_mask"] = given["attention_mask"].expand(-1, 4, -1, -1).contiguous()
+
+
+def with_yes_and_no(given: dict[str, Any]) -> None:
+    given["attention_mask"] = given["attention_mask"] == 0
+
+
+@pytest.mark.parametrize(
+    "change", [biased, dropping, seeing_all, with_masks_per_head, with_yes_and_no]
+)
+def test_what_asks_for_another_attention_gets_it(change: Any) -> None:
+    subject, own, given = attention_of(4, 4, torch.float32)
+    change(given)
+    with torch.inference_mode(), lean(subject):
+        torch.manual_seed(0)
+        made, _ = ALL_ATTENTION_FUNCTIONS["sdpa"](**given)
+    assert not grouped._same_fused
+    with torch.inference_mode():
+        torch.manual_seed(0)
+        wanted, _ = own(**given)
+    assert torch.equal(made, wanted)
+
+
+def test_a_fused_attention_of_somebodys_own_goes_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What somebody has put in its place is called, and is there afterwards."""
+    own = ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+    def doubled(*args: Any, **options: Any) -> Any:
+        made, weights = own(*args, **options)
+        return 2 * made, weights
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", doubled)
+    subject = fresh("llama")
+    made = traces(subject)
+    assert list(grouped._same_fused.values()) == [False] * len(subject.anatomy.blocks)
+    for generation, trace in plainly(monkeypatch, lambda: traces(subject)).items():
+        assert_same(subject, made[generation], trace, NUCLEUS)
+    assert ALL_ATTENTION_FUNCTIONS["sdpa"] is doubled
+
+
+def test_the_fused_attention_is_back_whoever_ends_first() -> None:
+    own = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    subject = fresh("llama")
+    wanted, d = requests(LENGTHS, NEW_TOKENS), directions(subject)
+    first = generate(subject, wanted, d, NUCLEUS, Batching(4))
+    second = generate(subject, wanted, d, NUCLEUS, Batching(2))
+    next(first), next(second)
+    assert ALL_ATTENTION_FUNCTIONS["sdpa"] is not own
+    list(first)
+    assert ALL_ATTENTION_FUNCTIONS["sdpa"] is own
+    list(second)
+    assert "sdpa" not in ALL_ATTENTION_FUNCTIONS._local_mapping  # what is registered later is seen
 
 
 def test_nothing_is_left_behind_whoever_ends_first() -> None:
@@ -568,6 +692,29 @@ def test_norms_of_all_lengths(name: str, size: float, tokens: int) -> None:
     torch.testing.assert_close(made, wanted, rtol=1e-5, atol=1e-6 * float(wanted.abs().max()))
 
 
+# --- GELUs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", sorted({*ACT2FN} - {"prelu"}))  # which takes float32 alone
+def test_gelus_that_are_written_out_are_known_by_their_numbers(kind: str) -> None:
+    module = ACT2FN[kind]
+    holder = fresh("llama")
+    holder.hf.add_module("act", module)
+    x_N = torch.cat([torch.randn(64) * 3, torch.tensor([0.0, -30.0, 30.0])])
+    with torch.inference_mode():
+        wanted = module(x_N)
+        with lean_module.fused_gelus(holder):
+            fused = "forward" in vars(module)
+            made = module(x_N)
+            narrow = module(x_N.bfloat16())
+        assert torch.equal(narrow, module(x_N.bfloat16()))
+    assert "forward" not in vars(module)
+    assert fused or torch.equal(made, wanted)
+    torch.testing.assert_close(made, wanted, rtol=0, atol=2e-6 * float(x_N.abs().max()))
+    assert fused or kind not in ("gelu_new", "gelu_fast", "gelu_accurate")
+    assert not fused or kind not in ("gelu", "gelu_10", "quick_gelu", "silu", "relu", "xielu")
+
+
 # --- rotary embeddings ---------------------------------------------------------------------------
 
 
@@ -575,6 +722,20 @@ def test_norms_of_all_lengths(name: str, size: float, tokens: int) -> None:
 def test_queries_and_keys_are_turned_together(name: str) -> None:
     traces(model(name))
     assert list(rotary._same.values()) == [True]
+
+
+@pytest.mark.parametrize(("name", "part"), [("gpt_neox", 0.5), ("gpt_neox", 0.25), ("glm", 0.5)])
+def test_a_part_of_each_head_is_turned(
+    name: str, part: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GLM pairs neighbours, which only its numbers tell."""
+    subject = fresh(name, **({"rotary_pct": part} if name == "gpt_neox" else {}))
+    made = traces(subject)
+    assert [(whole, same) for (_, whole), same in rotary._same.items()] == [
+        (False, name == "gpt_neox")
+    ]
+    for generation, trace in plainly(monkeypatch, lambda: traces(subject)).items():
+        assert_same(subject, made[generation], trace, NUCLEUS)
 
 
 def test_a_turn_of_another_kind_goes_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -622,7 +783,7 @@ def test_a_turn_that_pairs_otherwise_is_found_out() -> None:
                 made = place["apply_rotary_pos_emb"](*given)
                 for one, wanted in zip(made, odd(*given), strict=True):
                     torch.testing.assert_close(one, wanted, rtol=0, atol=0)
-    assert rotary._same == {odd: False}
+    assert rotary._same == {(odd, True): False}
 
 
 # --- projections of one input --------------------------------------------------------------------

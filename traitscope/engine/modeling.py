@@ -10,7 +10,7 @@ Whoever has a cheaper way of what a model does asks `left_alone` first.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 
 from traitscope.models import Model
 
-__all__ = ["left_alone", "replaced"]
+__all__ = ["exchanged", "left_alone", "replaced"]
 
 Function = Callable[..., Any]
 
@@ -48,6 +48,26 @@ def replaced(model: Model, name: str, make: Callable[[Function], Function]) -> I
         for place, own in changed:
             _in_use.discard(place[name])
             place[name] = own
+
+
+@contextmanager
+def exchanged(
+    registry: MutableMapping[str, Function], name: str, make: Callable[[Function], Function]
+) -> Iterator[None]:
+    """Within it, `name` means `make(own)` in a registry that models look their functions up in."""
+    own = registry[name]
+    if own in _in_use:
+        yield
+        return
+    registry[name] = changed = make(own)
+    _in_use.add(changed)
+    try:
+        yield
+    finally:
+        _in_use.discard(changed)
+        del registry[name]
+        if registry.get(name) is not own:  # else it was what all registries of the kind have
+            registry[name] = own
 
 
 def _files(model: Model) -> Iterator[dict[str, Any]]:

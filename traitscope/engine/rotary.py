@@ -1,11 +1,12 @@
 """Rotary embeddings of few tokens on a CPU, of queries and keys together.
 
 Models turn queries, and then keys, in seven operations each; where heads are small those are a good
-part of a decode step.  Here both lie in one tensor, and what a half of it gives to the other is one
-sum: q cos + roll(q) (-sin, sin) (Su et al. 2021, arXiv 2104.09864, as Llama pairs its numbers).
-Each file's own function is held against it at the first call, and goes on where the two differ.
+part of a decode step.  Here both lie in one tensor, and what the halves of a head give to each
+other is one sum: q cos + roll(q) (-sin, sin) (Su et al. 2021, arXiv 2104.09864, as Llama pairs its
+numbers); where only the first numbers of a head are turned (Pythia), of those.  Each file's own
+function is held against it at the first call, and goes on where the two differ.
 
-Legend: B rows, H heads, G key-value heads, T tokens, dh head width.
+Legend: B rows, H heads, G key-value heads, T tokens, dh head width, R <= dh of it turned.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Turn = Callable[..., Any]
 
 MOST = 1 << 15  # numbers of the queries: above it the operations cost more than their calls
 _NAME = "apply_rotary_pos_emb"
-_same: dict[Turn, bool] = {}
+_same: dict[tuple[Turn, bool], bool] = {}  # by whether the whole of a head is turned
 
 
 @contextmanager
@@ -43,31 +44,44 @@ def _together(own: Turn) -> Turn:
     def turn(*args: Any, **options: Any) -> Any:
         if left_alone() or options or not _fits(*args):
             return own(*args, **options)
-        if own not in _same:
+        kind = (own, args[0].shape[-1] == args[2].shape[-1])
+        if kind not in _same:
             pairs = zip(_turned(signed, *args), own(*args), strict=True)
-            _same[own] = all(_alike(made, wanted) for made, wanted in pairs)
-        return _turned(signed, *args) if _same[own] else own(*args)
+            _same[kind] = all(_alike(made, wanted) for made, wanted in pairs)
+        return _turned(signed, *args) if _same[kind] else own(*args)
 
     return turn
 
 
 def _fits(*args: Any) -> bool:
-    """Few queries [B, H, T, dh] and keys [B, G, T, dh], cosines and sines [B or 1, T, dh]."""
-    if len(args) != 4 or not all(isinstance(each, Tensor) for each in args):
-        return False  # GPT-J's, for one, takes one tensor at a time
-    q, k, cos, sin = args
-    if (q.dim(), k.dim(), cos.dim(), sin.dim()) != (4, 4, 3, 3):
+    """Few queries [B, H, T, dh] and keys [B, G, T, dh], cosines and sines [B or 1, T, R <= dh]."""
+    if len(args) != 4:
         return False
-    here = all(x.device.type == "cpu" and x.dtype == torch.float32 for x in args)
+    for x in args:
+        if not isinstance(x, Tensor) or x.dtype != torch.float32 or x.device.type != "cpu":
+            return False  # GPT-J's, for one, takes one tensor at a time
+    q, k, cos, sin = args
+    if (q.dim(), k.dim(), cos.dim(), sin.dim()) != (4, 4, 3, 3) or q.numel() > MOST:
+        return False
     tokens, width = q.shape[2:]
-    alike = k.shape[2:] == (tokens, width) == cos.shape[1:] == sin.shape[1:]
-    return here and alike and width % 2 == 0 and q.numel() <= MOST
+    if k.shape[2:] != (tokens, width) or cos.shape[1] != tokens or sin.shape != cos.shape:
+        return False
+    turned: int = cos.shape[2]
+    return turned <= width and turned % 2 == 0
 
 
 def _turned(signed: _Signed, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> Sequence[Tensor]:
     qk = torch.cat((q, k), 1)
-    made = torch.addcmul(qk * cos.unsqueeze(1), qk.roll(q.shape[-1] // 2, -1), signed.of(sin))
+    some = cos.shape[-1]
+    if some == q.shape[-1]:
+        made = _turn(signed, qk, cos, sin)
+    else:  # of each head only the first numbers are turned
+        made = torch.cat((_turn(signed, qk[..., :some], cos, sin), qk[..., some:]), -1)
     return torch.split(made, [q.shape[1], k.shape[1]], 1)
+
+
+def _turn(signed: _Signed, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return torch.addcmul(x * cos.unsqueeze(1), x.roll(x.shape[-1] // 2, -1), signed.of(sin))
 
 
 def _alike(made: Tensor, wanted: Tensor) -> bool:
