@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
+from transformers.integrations import moe
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from tests.exact.reference import NUCLEUS, assert_same, directions, model, requests, run
@@ -19,6 +22,7 @@ from tests.tiny import hf_model, tokenizer
 from traitscope.engine import (
     Batching,
     decode,
+    experts,
     gated,
     gelus,
     generate,
@@ -53,7 +57,11 @@ def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def n_packed() -> int:
-    return sum(p.weight is not None for p in packing._known.values())
+    return sum(len(part.weights) for parts in packing._known.values() for part in parts.values())
+
+
+def bytes_packed() -> int:
+    return sum(part.size for parts in packing._known.values() for part in parts.values())
 
 
 def fresh(name: str, dtype: torch.dtype = torch.float32, **changes: Any) -> Model:
@@ -216,13 +224,13 @@ def test_no_more_memory_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     free = int(sum(sizes) / 2 / packing.SHARE)
 
     def left(device: torch.device) -> int:
-        return free - sum(p.size for p in packing._known.values())
+        return free - bytes_packed()
 
     monkeypatch.setattr(packing, "free_memory", left)
     before = memory_for_texts(subject)
     with packed_weights(subject):
         assert 0 < n_packed() < len(sizes)
-    taken = sum(p.size for p in packing._known.values())
+    taken = bytes_packed()
     assert taken <= packing.SHARE * free
     # what was left for texts is what was said before, but for what no layer fitted into any more
     assert 0 <= left(torch.device("cpu")) - before < max(sizes)
@@ -236,26 +244,164 @@ def test_no_more_memory_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_product_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     subject = fresh("llama")
-    right = packing._by
+    right = packing.product
 
-    def wrong(module: Any, packed: torch.Tensor, own: Any) -> Any:
-        multiply = right(module, packed, own)
-        return lambda x: multiply(x) + 0.01
+    def wrong(x: torch.Tensor, packed: torch.Tensor, bias: Any = None) -> torch.Tensor:
+        return right(x, packed, bias) + 0.01
 
-    monkeypatch.setattr(packing, "_by", wrong)
+    monkeypatch.setattr(packing, "product", wrong)
     with packed_weights(subject):
         assert touched(subject) == []
+    assert packing.packed_stacks(fresh("mixtral")) == {}
 
 
-def test_packed_once_for_many_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    subject, made = fresh("llama"), list[int]()
+@pytest.mark.parametrize("name", ["llama", "mixtral"])
+def test_packed_once_for_many_calls(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject, made = fresh(name), list[int]()
     pack = packing._pack
-    monkeypatch.setattr(packing, "_pack", lambda module: made.append(1) or pack(module))
+    monkeypatch.setattr(packing, "_pack", lambda part: made.append(1) or pack(part))
     traces(subject)
     first = len(made)
     traces(subject)
     assert first > 0
     assert len(made) == first
+
+
+def test_a_torch_without_these_products_is_enough() -> None:
+    """On a Mac: nothing is looked up before it is known to be there."""
+    script = """if True:
+        import torch
+
+        class Nothing:
+            def __getattr__(self, name):
+                raise AttributeError(name)
+
+        torch.ops.mkldnn = Nothing()
+        torch.backends.mkldnn.is_available = lambda: False
+        from tests.exact.reference import NUCLEUS, model, requests, run
+        from traitscope.engine import Batching, packed_bytes
+        for name in ("gemma2", "mixtral"):
+            assert run(model(name), requests((5, 3), (3, 3)), NUCLEUS, Batching(rows=2))
+            assert packed_bytes(model(name)) == 0
+    """
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+# --- experts -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def by_experts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tokens each product of an expert's packed weight has, as they are made."""
+    seen = list[int]()
+
+    def spied(x: torch.Tensor, packed: torch.Tensor) -> torch.Tensor:
+        seen.append(len(x))
+        return packing.product(x, packed)
+
+    monkeypatch.setattr(experts, "product", spied)
+    return seen
+
+
+MIXTURES = ["mixtral", "gpt_oss", "qwen3_moe", "deepseek_v3", "granitemoe", "olmoe", "phimoe"]
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_experts_multiply_by_packed_weights(
+    name: str, by_experts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they lie in most models, and the other way round, with a bias, in gpt-oss."""
+    subject = fresh(name)
+    made = traces(subject)
+    assert by_experts
+    often = len(by_experts)
+    for generation, trace in plainly(monkeypatch, lambda: traces(subject)).items():
+        assert_same(subject, made[generation], trace, NUCLEUS)
+    assert len(by_experts) == often
+    assert packing.packed_bytes(subject) == bytes_packed()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("products", [True, False])
+@pytest.mark.parametrize("name", ["mixtral", "gpt_oss"])
+def test_experts_in_every_dtype(
+    name: str,
+    dtype: torch.dtype,
+    products: bool,
+    by_experts: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if products and not packing.has_products(dtype):
+        pytest.skip("not of this processor")
+    monkeypatch.setattr(packing, "has_products", lambda dtype: products or dtype == torch.float32)
+    subject = fresh(name, dtype)
+    (layer,) = [m for m in subject.anatomy.blocks[0].mlp.modules() if hasattr(m, "has_gate")]
+    x_ND = torch.randn(40, subject.anatomy.d_model).to(dtype)
+    place_NK = torch.stack([torch.randperm(4)[:2] for _ in range(40)])
+    place_NK = place_NK.masked_fill(place_NK == 3, 0)  # which one nobody goes to
+    given = x_ND, place_NK, torch.rand(40, 2).to(dtype)
+    with torch.inference_mode():
+        wanted = layer(*given)
+        with lean(subject):
+            made = layer(*given)
+    assert made.dtype == dtype
+    assert len(by_experts) == 2 * 3
+    apart, size = float((made - wanted).abs().max()), float(wanted.abs().max())
+    assert apart <= 2 * packing.ALLOWED[dtype] * size
+    known = packing._known[layer]
+    assert {w.dtype for part in known.values() for w in part.weights} == {
+        dtype if products else torch.float32
+    }
+
+
+def test_experts_that_change_are_packed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = fresh("qwen3_moe")
+    before = traces(subject)
+    for change in (lambda weight: weight.mul_(1.5), lambda weight: weight.data[2, 1].zero_()):
+        with torch.no_grad():
+            change(subject.anatomy.blocks[1].mlp.experts.down_proj)
+        after = traces(subject)
+        assert any(not np.array_equal(before[g].norm, after[g].norm) for g in after)
+        for generation, trace in plainly(monkeypatch, lambda: traces(subject)).items():
+            assert_same(subject, after[generation], trace, NUCLEUS)
+        before = after
+
+
+def test_experts_with_gradients_go_their_own_way(by_experts: list[int]) -> None:
+    subject = fresh("mixtral")
+    mlp: Any = subject.anatomy.blocks[0].mlp
+    x = torch.randn(1, 3, subject.anatomy.d_model, requires_grad=True)
+    with lean(subject):
+        mlp(x).sum().backward()
+    assert x.grad is not None
+    assert not by_experts
+
+
+def test_another_models_experts_are_its_own_business(by_experts: list[int]) -> None:
+    subject, other = fresh("mixtral"), fresh("mixtral")
+    mlp: Any = other.anatomy.blocks[0].mlp
+    x, own = torch.randn(1, 3, subject.anatomy.d_model), vars(moe)["_grouped_linear"]
+    with torch.inference_mode():
+        wanted = mlp(x)
+        with lean(subject):
+            assert vars(moe)["_grouped_linear"] is not own
+            assert torch.equal(mlp(x), wanted)
+    assert not by_experts
+    assert vars(moe)["_grouped_linear"] is own
+
+
+def test_experts_have_no_more_memory_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = fresh("mixtral")
+    monkeypatch.setattr(packing, "free_memory", lambda device: 0)
+    assert packing.packed_stacks(subject) == {}
+    assert memory_for_texts(subject) == 0
+    packing._known.clear()
+    monkeypatch.setattr(packing, "free_memory", lambda device: 10**9)
+    stacks = [p for p in subject.hf.parameters() if p.dim() == 3]
+    layers = [m.weight for m in subject.hf.modules() if type(m) is nn.Linear]
+    assert memory_for_texts(subject) == 10**9 - 4 * sum(p.numel() for p in (*stacks, *layers))
 
 
 # --- attention by groups -------------------------------------------------------------------------

@@ -1,11 +1,11 @@
 """A model's own forward, made cheaper on a CPU: the same numbers up to rounding.
 
 What a model does in every call and need not: lay its weights out for the multiplication
-(`packing.py`), write an MLP's gate and its activation out before they are multiplied (`gated.py`),
-take the heads of a group for so many heads or texts (`grouped.py`), write an RMS norm or a GELU out
-in eight operations (`norms.py`, `gelus.py`), call small projections of one input one by one
-(`joined.py`), and turn queries and keys apart (`rotary.py`).  On CUDA it only keeps to attention
-kernels that take any shape at once; elsewhere it changes nothing.
+(`packing.py`, `experts.py`), write an MLP's gate and its activation out before they are multiplied
+(`gated.py`), copy what heads share or take them for texts (`grouped.py`), write an RMS norm or a
+GELU out in eight operations (`norms.py`, `gelus.py`), call small projections of one input one by
+one (`joined.py`), and turn queries and keys apart (`rotary.py`).  On CUDA it only keeps to
+attention kernels that take any shape at once; elsewhere it changes nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
+from traitscope.engine.experts import packed_experts
 from traitscope.engine.gated import gated_products
 from traitscope.engine.gelus import fused_gelus
 from traitscope.engine.grouped import grouped_attention
@@ -42,6 +43,7 @@ def lean(model: Model, *, steps: bool = True) -> Iterator[None]:
         if steps or not has_products(model.dtype):
             packed = cheaper.enter_context(packed_weights(model))
             cheaper.enter_context(gated_products(model, packed))
+            cheaper.enter_context(packed_experts(model))
         for way in (joined_projections, grouped_attention, fused_norms, fused_gelus, joint_rotary):
             cheaper.enter_context(way(model))
         yield

@@ -1,15 +1,16 @@
-"""Linear layers on a CPU, with weights laid out once for its kernels.
+"""Weights on a CPU, laid out once for the kernels that multiply by them.
 
 A weight lies row by row, and the library that multiplies lays it out anew in every call: with the
-few rows of a decode step that costs about as much as the product.  `packed_weights` lays large
-weights out once, in oneDNN's own format, and lets their layers multiply by that.  A dtype that the
+few rows of a decode step that costs about as much as the product.  Here large weights are laid out
+once, in oneDNN's own format: those of linear layers, which then multiply by that
+(`packed_weights`), and those of experts (`packed_stacks`, for `experts.py`).  A dtype that the
 processor has no products for is laid out in float32: nothing is lost, since sums are float32
-either way and results are rounded to the model's dtype.  This module knows linear layers and
-memory; nothing of tokens, taps or runs.
+either way and results are rounded to the model's dtype.  This module knows weights and memory;
+nothing of tokens, taps or runs.
 
-Each layer is held against itself when it is packed, and keeps its own way where the two differ;
-a weight that has changed is packed anew.  The packed weights take memory of their own: of what is
-free, `SHARE` at most, and layers for which none is left keep their own way too.
+Each weight's product is held against the plain one when it is packed, and the plain one goes on
+where the two differ; a weight that has changed is packed anew.  The packed weights take memory of
+their own: of what is free, `SHARE` at most, and those for which none is left stay as they are.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from traitscope.engine.modeling import left_alone
@@ -37,7 +39,9 @@ __all__ = [
     "has_products",
     "memory_for_texts",
     "packed_bytes",
+    "packed_stacks",
     "packed_weights",
+    "product",
 ]
 
 LEAST = 1 << 18  # numbers: calls of smaller products cost more by oneDNN than they save
@@ -47,21 +51,47 @@ _ROWS = 24  # of the products that the layout is made for; others work as well
 ALLOWED = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 _TYPES = {nn.Linear, Conv1D}
 _ALSO = {"transformers.models.falcon.modeling_falcon.FalconLinear"}  # one in all but name
+_STACKS = {"gate_up_proj", "up_proj", "down_proj"}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A module's parameter that products are taken of: a linear layer's weight, or experts'."""
+
+    module: Any
+    name: str
+
+    @property
+    def weight(self) -> Tensor:
+        weight: Tensor = self.module._parameters[self.name]
+        return weight
+
+    def matrices(self) -> list[Tensor]:
+        """Each [out, in]: of a layer one, of experts one each."""
+        weight = self.weight.detach()
+        if weight.dim() == 3:
+            return list((weight.mT if self.module.is_transposed else weight).unbind())
+        return [weight.t() if type(self.module) is Conv1D else weight]
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes when it is packed."""
+        return int(self.weight.numel() * _wide(self.weight.dtype).itemsize)
 
 
 @dataclass
 class _Packed:
-    """A weight as it is multiplied by; `mark` says of which values it was made."""
+    """A part's matrices as they are multiplied by; `mark` says of which values they were made."""
 
-    weight: Tensor | None  # None: the layer keeps its own way
+    weights: tuple[Tensor, ...]  # none: the plain products go on
     mark: tuple[object, ...]
 
     @property
     def size(self) -> int:
-        return 0 if self.weight is None else self.weight.numel() * self.weight.itemsize
+        return sum(weight.numel() * weight.itemsize for weight in self.weights)
 
 
-_known: WeakKeyDictionary[nn.Module, _Packed] = WeakKeyDictionary()
+_known: WeakKeyDictionary[nn.Module, dict[str, _Packed]] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -72,77 +102,105 @@ def packed_weights(model: Model) -> Iterator[dict[nn.Module, Tensor]]:
     """
     packed = dict[nn.Module, Tensor]()
     with ExitStack() as undo:
-        for module in _layers(model):
-            weight = None if is_anothers(module) else _packed(module)
-            if weight is not None:
-                packed[module] = weight
-                undo.callback(wrap_forward(module, partial(_by, module, weight), instead=True))
+        for part in _layers(model):
+            for weight in () if is_anothers(part.module) else _packed(part):
+                packed[part.module] = weight
+                by = partial(_by, part.module, weight)
+                undo.callback(wrap_forward(part.module, by, instead=True))
         yield packed
 
 
-def _layers(model: Model) -> Iterator[Any]:
-    """Those that gain: large, on a CPU, as torch or transformers wrote them."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return
+def packed_stacks(model: Model) -> dict[int, tuple[Tensor, ...]]:
+    """The packed weights of each expert, by the `id` of the parameter that holds all of them."""
+    found = ((id(part.weight), _packed(part)) for part in _stacks(model))
+    return {key: weights for key, weights in found if weights}
+
+
+def _parts(model: Model) -> Iterator[_Part]:
+    yield from _layers(model)
+    yield from _stacks(model)
+
+
+def _layers(model: Model) -> Iterator[_Part]:
+    """Linear layers that gain: large, on a CPU, as torch or transformers wrote them."""
     for module in model.hf.modules():
         kind = type(module)
-        if kind not in _TYPES and f"{kind.__module__}.{kind.__qualname__}" not in _ALSO:
-            continue
-        weight = module.weight
-        plain = type(weight.data) is Tensor and weight.layout == torch.strided
-        here = plain and weight.device.type == "cpu" and weight.dtype in ALLOWED
-        if here and weight.dim() == 2 and weight.numel() >= LEAST:
-            yield module
+        known = kind in _TYPES or f"{kind.__module__}.{kind.__qualname__}" in _ALSO
+        if known and module.weight.dim() == 2 and _gains(module.weight):
+            yield _Part(module, "weight")
 
 
-def _packed(module: Any) -> Tensor | None:
-    """The layer's packed weight, of the values that it has now."""
-    there, mark = _known.get(module), _mark(module.weight)
+def _stacks(model: Model) -> Iterator[_Part]:
+    """Weights of experts, one beside the other [experts, out, in], that gain."""
+    for module in model.hf.modules():
+        if isinstance(getattr(module, "is_transposed", None), bool):  # transformers' experts
+            for name, weight in module._parameters.items():
+                if name in _STACKS and weight is not None and weight.dim() == 3 and _gains(weight):
+                    yield _Part(module, name)
+
+
+def _gains(weight: Tensor) -> bool:
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    plain = type(weight.data) is Tensor and weight.layout == torch.strided
+    here = plain and weight.device.type == "cpu" and weight.dtype in ALLOWED
+    return here and weight.shape[-2] * weight.shape[-1] >= LEAST
+
+
+def _packed(part: _Part) -> tuple[Tensor, ...]:
+    """A part's packed weights, of the values that it has now."""
+    there, mark = _held(part), _mark(part.weight)
     if there is None or there.mark != mark:
-        there = _known[module] = _Packed(_pack(module), mark)
-    return there.weight
+        there = _known.setdefault(part.module, {})[part.name] = _Packed(_pack(part), mark)
+    return there.weights
+
+
+def _held(part: _Part) -> _Packed | None:
+    return _known.get(part.module, {}).get(part.name)
 
 
 def _by(module: Any, packed: Tensor, own: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
     """The layer's `forward` by its packed weight; `own` is the way it has."""
-    multiply = torch.ops.mkldnn._linear_pointwise.default
-    dtype, wide = module.weight.dtype, packed.dtype
+    dtype = module.weight.dtype
 
     def forward(x: Tensor) -> Tensor:
         if left_alone() or x.dtype != dtype or not x.numel():
             return own(x)  # type: ignore[no-any-return]
-        bias = module.bias
-        if dtype == wide:
-            return multiply(x, packed, bias, "none", [], "")  # type: ignore[no-any-return]
-        bias = None if bias is None else bias.to(wide)
-        made: Tensor = multiply(x.to(wide), packed, bias, "none", [], "")
-        return made.to(dtype)
+        return product(x, packed, module.bias)
 
     return forward
 
 
+def product(x: Tensor, packed: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x [..., in] by a packed weight, [..., out] in the dtype of x."""
+    multiply, wide = torch.ops.mkldnn._linear_pointwise.default, packed.dtype
+    if x.dtype == wide:
+        return multiply(x, packed, bias, "none", [], "")  # type: ignore[no-any-return]
+    bias = None if bias is None else bias.to(wide)
+    made: Tensor = multiply(x.to(wide), packed, bias, "none", [], "")
+    return made.to(x.dtype)
+
+
 @torch.inference_mode()
-def _pack(module: Any) -> Tensor | None:
-    """The weight laid out anew; None where there is no memory for it or the product differs."""
-    weight = module.weight.detach()
-    if _size(module) > _may_take(free_memory(torch.device("cpu")) or 0):
-        return None
-    if type(module) is Conv1D:  # [in, out]
-        weight = weight.t()
-    try:
-        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(
-            weight.to(_wide(weight.dtype)).contiguous(), _ROWS
-        )
-        x_ND = torch.randn(2, weight.shape[1], generator=torch.Generator().manual_seed(0))
-        x_ND = x_ND.to(weight.dtype)
-        own_NO, made_NO = (
-            module.forward(x_ND).float(),
-            _by(module, packed, module.forward)(x_ND).float(),
-        )
-    except (RuntimeError, NotImplementedError):  # a build of torch without these products
-        return None
-    apart = float((own_NO - made_NO).abs().max())
-    return packed if apart <= ALLOWED[weight.dtype] * float(own_NO.abs().max()) else None
+def _pack(part: _Part) -> tuple[Tensor, ...]:
+    """Its matrices laid out anew; none where there is no memory for it or a product differs."""
+    if part.size > _may_take(free_memory(torch.device("cpu")) or 0):
+        return ()
+    made, dtype = list[Tensor](), part.weight.dtype
+    for matrix_OI in part.matrices():
+        try:
+            wide_OI = matrix_OI.to(_wide(dtype)).contiguous()
+            packed = torch.ops.mkldnn._reorder_linear_weight(wide_OI, _ROWS)
+            drawn = torch.Generator().manual_seed(0)
+            x_NI = torch.randn(2, matrix_OI.shape[1], generator=drawn).to(dtype)
+            own_NO = functional.linear(x_NI, matrix_OI).float()
+            apart = float((own_NO - product(x_NI, packed).float()).abs().max())
+        except (RuntimeError, NotImplementedError):  # a build of torch without these products
+            return ()
+        if not apart <= ALLOWED[dtype] * float(own_NO.abs().max()):
+            return ()
+        made.append(packed)
+    return tuple(made)
 
 
 def memory_for_texts(model: Model) -> int | None:
@@ -150,24 +208,18 @@ def memory_for_texts(model: Model) -> int | None:
     free = free_memory(model.device)
     if free is None:
         return None
-    left = sum(_size(module) for module in _layers(model) if module not in _known)
+    left = sum(part.size for part in _parts(model) if _held(part) is None)
     return free - min(left, max(0, _may_take(free)))
 
 
 def packed_bytes(model: Model) -> int:
     """What the packed weights of a model take."""
-    return sum(_known[module].size for module in _layers(model) if module in _known)
-
-
-def _size(module: Any) -> int:
-    """Bytes that a layer's packed weight takes."""
-    weight = module.weight
-    return int(weight.numel() * _wide(weight.dtype).itemsize)
+    return sum(held.size for held in map(_held, _parts(model)) if held is not None)
 
 
 def _may_take(free: int) -> int:
     """Bytes that may still be packed: a share of what was free before anything was."""
-    taken = sum(p.size for p in _known.values())
+    taken = sum(held.size for parts in _known.values() for held in parts.values())
     return int(SHARE * (free + taken)) - taken
 
 
@@ -203,8 +255,9 @@ def has_products(dtype: torch.dtype) -> bool:
 def _mark(weight: Tensor) -> tuple[object, ...]:
     """Changes when the weight does: its place, torch's count of changes, and a number of every row
     and column, since changes by way of `.data` are not counted."""
-    rows, columns = weight.shape
+    some_RC = weight.detach().flatten(0, -2)
+    rows, columns = some_RC.shape
     at = torch.arange(max(rows, columns))
-    some = weight.detach()[at % rows, at % columns]
+    some = some_RC[at % rows, at % columns].float().numpy().tobytes()
     version = None if weight.is_inference() else weight._version
-    return weight.data_ptr(), version, weight.dtype, some.float().numpy().tobytes()
+    return weight.data_ptr(), version, weight.dtype, hash(some)
