@@ -47,7 +47,7 @@ lint: $(STAMP) ## style, format and types
 
 check: lint test ## everything that CI runs before the demo
 
-BENCHMARKS := suite mixed replay traits memory gpu start
+BENCHMARKS := suite mixed replay traits kinds memory gpu start
 
 bench: $(STAMP) ## measure on this machine, beside the peers that are there; results in benchmarks/results
 	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(BENCH) || exit 1; done

@@ -21,7 +21,7 @@ from benchmarks.shapes import SHAPES, build, prompts, wrapped
 from traitscope.engine import Batching
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ("suite", "mixed", "replay", "traits", "memory", "gpu", "start")
+SCRIPTS = ("suite", "mixed", "replay", "traits", "kinds", "memory", "gpu", "start")
 ASKED = Options(quick=True, rounds=2, threads=1, lock=None, out=None, no_peers=True)
 
 
