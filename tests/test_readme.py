@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.conftest import PocketCache
+
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
@@ -15,7 +17,9 @@ def python_blocks() -> list[str]:
     return re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_python_example_runs_and_gives_labelled_scores(tmp_path: Path) -> None:
+def test_the_python_example_runs_and_gives_labelled_scores(
+    tmp_path: Path, pocket_cache: PocketCache
+) -> None:
     (block,) = python_blocks()
     lines = [line for line in block.splitlines() if line.strip()]
     assert len(lines) - 1 <= 6  # and one that prints
@@ -23,7 +27,7 @@ def test_the_python_example_runs_and_gives_labelled_scores(tmp_path: Path) -> No
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
-        env={**os.environ, "TRAITSCOPE_HOME": str(tmp_path / "home")},
+        env={**os.environ, "TRAITSCOPE_HOME": str(pocket_cache.home)},
         capture_output=True,
         text=True,
         timeout=300,

@@ -7,15 +7,15 @@ from the pairs, and fewer than half over five shuffles of the pairs' sides.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from traitscope.core import Float32, TraitDirections
+from tests.conftest import PocketCache
+from traitscope.core import TraitDirections
 from traitscope.models import Model, load
 from traitscope.paths import BUNDLED_TRAITS
 from traitscope.report.expectations import judge
@@ -31,12 +31,9 @@ SHUFFLES = (0, 1, 2, 3, 4)
 TRAITS = ("uncertainty_calibration", "commitment_strength", "cognitive_load", "sycophancy")
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    place = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRAITSCOPE_HOME", str(place))
-        yield place
+@pytest.fixture(autouse=True)
+def home(pocket_cache: PocketCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAITSCOPE_HOME", str(pocket_cache.home))
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +57,7 @@ def held(model: Model, seed: int, traits: Sequence[str], out: Path) -> list[bool
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_three_quarters_of_the_expectations_hold(
-    pocket: Model, home: Path, tmp_path: Path, seed: int
-) -> None:
+def test_three_quarters_of_the_expectations_hold(pocket: Model, tmp_path: Path, seed: int) -> None:
     got = held(pocket, seed, TRAITS, tmp_path / "run")
     assert np.mean(got) >= 0.75, got
 
@@ -77,25 +72,12 @@ def shuffled(trait: Trait, seed: int) -> Trait:
     return replace(trait, pairs=tuple(pairs))
 
 
-def once(read: Callable[..., Float32]) -> Callable[..., Float32]:
-    """`read`, for which each text is read once: a shuffle changes its side, not its states."""
-    seen: dict[tuple[tuple[int, ...], bytes], Float32] = {}
-
-    def remembered(model: Model, texts: Any, chosen: Any, **options: Any) -> Float32:
-        keys = [(tuple(ids), mask.tobytes()) for ids, mask in zip(texts, chosen, strict=True)]
-        new = [i for i, key in enumerate(keys) if key not in seen]
-        if new:
-            made = read(model, [texts[i] for i in new], [chosen[i] for i in new], **options)
-            seen.update(zip((keys[i] for i in new), made, strict=True))
-        return np.stack([seen[key] for key in keys])
-
-    return remembered
-
-
 def test_fewer_than_half_hold_with_shuffled_pairs(
-    pocket: Model, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pocket: Model, pocket_cache: PocketCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extract_module, "mean_states", once(extract_module.mean_states))
+    # a shuffle changes a text's side, not its states
+    read = pocket_cache.once(extract_module.mean_states)
+    monkeypatch.setattr(extract_module, "mean_states", read)
     # over several shuffles: expectations on one trait share a direction, and come right together
     got = []
     for seed in SHUFFLES:
