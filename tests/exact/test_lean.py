@@ -448,17 +448,19 @@ def test_the_fused_attention_is_made_by_groups_too(
         assert_same(subject, made[generation], trace, NUCLEUS)
 
 
-def attention_of(heads: int, groups: int, dtype: torch.dtype) -> tuple[Any, Any, dict[str, Any]]:
-    """The fused attention within `lean`, its own, and what a step of three rows gives it."""
+def attention_of(
+    heads: int, groups: int, dtype: torch.dtype, tokens: int = 1
+) -> tuple[Any, Any, dict[str, Any]]:
+    """A model, the fused attention, and what a forward of three rows gives it."""
     subject = fresh("llama", dtype)
     own = ALL_ATTENTION_FUNCTIONS["sdpa"]
     module: Any = subject.anatomy.blocks[0].attention
     module.num_key_value_groups = heads // groups
     query, key, value = (
-        torch.randn(3, n, t, 8).to(dtype) for n, t in ((heads, 1), (groups, 21), (groups, 21))
+        torch.randn(3, n, t, 8).to(dtype) for n, t in ((heads, tokens), (groups, 21), (groups, 21))
     )
-    mask = torch.zeros(3, 1, 1, 21, dtype=dtype)
-    mask[0, ..., 9:] = mask[2, ..., :4] = torch.finfo(dtype).min
+    mask = torch.zeros(3, 1, tokens, 21, dtype=dtype)
+    mask[0, ..., 9:] = mask[2, ..., :4] = mask[1, ..., -1, 5] = torch.finfo(dtype).min
     given = {"module": module, "query": query, "key": key, "value": value}
     return subject, own, {**given, "attention_mask": mask, "scaling": 0.3}
 
@@ -466,11 +468,17 @@ def attention_of(heads: int, groups: int, dtype: torch.dtype) -> tuple[Any, Any,
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("heads", "groups"), [(4, 2), (4, 4), (6, 1)])
 @pytest.mark.parametrize("products", [True, False])
+@pytest.mark.parametrize("tokens", [1, 2, 21])
 def test_the_fused_attention_in_every_dtype(
-    dtype: torch.dtype, heads: int, groups: int, products: bool, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype,
+    heads: int,
+    groups: int,
+    products: bool,
+    tokens: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(grouped, "_multiplies", lambda dtype: products)
-    subject, own, given = attention_of(heads, groups, dtype)
+    subject, own, given = attention_of(heads, groups, dtype, tokens)
     wanted, _ = own(**given)
     calls = list[Any]()
     monkeypatch.setattr(
@@ -479,10 +487,79 @@ def test_the_fused_attention_in_every_dtype(
     with torch.inference_mode(), lean(subject):
         made, _ = ALL_ATTENTION_FUNCTIONS["sdpa"](**given)
     assert (made.shape, made.dtype) == (wanted.shape, dtype)
+    assert made.is_contiguous()
     apart, size = float((made - wanted).abs().max()), float(wanted.abs().max())
     assert apart <= packing.ALLOWED[dtype] * size
     narrow = dtype != torch.float32
-    assert bool(calls) == (not narrow or (heads == groups and products))
+    assert bool(calls) == (not narrow or (heads == groups and products and tokens == 1))
+
+
+@pytest.mark.parametrize(("heads", "groups"), [(4, 2), (4, 4)])
+@pytest.mark.parametrize(
+    ("tokens", "causal", "here"),
+    [(21, {}, 1), (21, {"is_causal": None}, 1), (21, {"is_causal": False}, 0), (5, {}, 0)],
+)
+def test_without_a_mask_what_comes_later_is_hidden(
+    heads: int, groups: int, tokens: int, causal: dict[str, Any], here: int
+) -> None:
+    """As the fused attention has it, of whole texts; and of two lengths in turn."""
+    subject, own, given = attention_of(heads, groups, torch.float32, tokens)
+    given |= {"attention_mask": None, **causal}
+    short = {name: given[name][:, :, :7] for name in ("query", "key", "value")}
+    with torch.inference_mode():
+        wanted = [own(**each)[0] for each in (given, given | short, given)]
+        with lean(subject):
+            attend = ALL_ATTENTION_FUNCTIONS["sdpa"]
+            made = [attend(**each)[0] for each in (given, given | short, given)]
+    torch.testing.assert_close(made, wanted, rtol=1e-5, atol=1e-6)
+    assert bool(grouped._same_fused) == bool(here)
+
+
+@pytest.mark.parametrize("limit", ["_MOST_COLUMNS", "_MOST_WEIGHTS"])
+def test_long_texts_are_left_to_the_fused_attention(
+    limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grouped, limit, 20)
+    subject, own, given = attention_of(4, 2, torch.float32, 21)
+    with torch.inference_mode(), lean(subject):
+        for mask in (given["attention_mask"], None):
+            each = given | {"attention_mask": mask}
+            assert torch.equal(ALL_ATTENTION_FUNCTIONS["sdpa"](**each)[0], own(**each)[0])
+    assert not grouped._same_fused
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("products", [True, False])
+@pytest.mark.parametrize("most", [1, 1 << 21])
+@pytest.mark.parametrize("cap", [None, 0.7])
+@pytest.mark.parametrize(("tokens", "rows"), [(1, 3), (9, 3), (9, 1)])
+def test_the_plain_attention_in_every_dtype(
+    dtype: torch.dtype,
+    products: bool,
+    most: int,
+    cap: float | None,
+    tokens: int,
+    rows: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its weights too; with a mask for each row, or one for all."""
+    monkeypatch.setattr(grouped, "_multiplies", lambda dtype: products)
+    monkeypatch.setattr(grouped, "_MOST_WEIGHTS", most)
+    subject = fresh("gemma2", dtype)
+    _, _, given = attention_of(4, 2, dtype, tokens)
+    module: Any = subject.anatomy.blocks[0].attention
+    place = vars(sys.modules[type(module).__module__])
+    module.num_key_value_groups = 2
+    mask = given.pop("attention_mask")[1 : 1 + rows] if rows == 1 else given.pop("attention_mask")
+    given |= {"module": module, "attention_mask": mask, "softcap": cap}
+    with torch.inference_mode():
+        wanted = place["eager_attention_forward"](**given)
+        with lean(subject):
+            made = place["eager_attention_forward"](**given)
+    assert list(grouped._same.values()) == [True]
+    for mine, own in zip(made, wanted, strict=True):
+        assert (mine.shape, mine.dtype) == (own.shape, dtype)
+        assert float((mine - own).abs().max()) <= packing.ALLOWED[dtype] * float(own.abs().max())
 
 
 def biased(given: dict[str, Any]) -> None:

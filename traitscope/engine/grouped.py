@@ -1,15 +1,17 @@
-"""Attention of a decode step on a CPU: one token a row, heads of a group in one product.
+"""Attention of few tokens on a CPU, heads of a group in one product.
 
 Where several heads share keys and values, transformers' plain ("eager") attention copies those for
-each head, and gives them to torch's fused one as tokens of one text, for which that prepares more
-than it computes.  Here they are the rows of one product with what they share, in place of either.
-In narrow dtypes the fused one stays, but gets a query that shares its keys with none twice: there
-it takes twice as long for one row as for two.
+each head.  torch's fused one gets the heads of a group as tokens of one text, and for few tokens
+prepares more than it computes.  Here they are the rows of one product with what they share, in
+place of the plain way, and of the fused one for a decode step's tokens and for short texts.  In
+narrow dtypes the fused one stays, but gets a step's query that shares its keys with none twice:
+there it takes twice as long for one row as for two.
 
-Each block's own function is held against this one at its first step and goes on where the two
-differ, as it does with all that is not known here.
+Each block's own function is held against this one when it is first called and goes on where the
+two differ, as it does with all that is not known here.
 
-Legend: B rows, H heads, G groups (key-value heads), R = H / G, L = B * G, C columns, dh head width.
+Legend: B rows, H heads, G groups (key-value heads), R = H / G, T tokens, C columns, L = B * G,
+N = R * T, dh head width.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, TypeGuard
 from weakref import WeakKeyDictionary
 
 import torch
@@ -30,7 +32,7 @@ from traitscope.models import Model
 
 __all__ = ["grouped_attention"]
 
-Attended = tuple[Tensor, Tensor | None]  # [B, 1, H, dh], and the weights [B, H, 1, C]
+Attended = tuple[Tensor, Tensor | None]  # [B, T, H, dh], and the weights [B, H, T, C]
 Attend = Callable[..., Attended]
 
 _PLAIN = "eager_attention_forward"  # what every modeling file of transformers calls it
@@ -40,6 +42,8 @@ _OTHERS = frozenset({"position_bias", "cache", "softcap", "s_aux", "output_atten
 # numbers of the keys: below it more calls are no gain to heads with keys of their own, ...
 _LEAST_ALONE = 1 << 19
 _LEAST_TWICE = 1 << 15  # ... nor is a query given twice
+_MOST_COLUMNS = 128  # of several tokens: above it the fused one is about as fast, and needs no
+_MOST_WEIGHTS = 1 << 21  # memory for every weight: no more of them than fit into a cache
 # blocks for which the plain way, or the fused one, gave the same as here
 _same: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 _same_fused: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
@@ -49,7 +53,7 @@ _multiplies = cache(has_products)
 
 @contextmanager
 def grouped_attention(model: Model) -> Iterator[None]:
-    """Within it, attention of one token a row is cheaper, for `model` and its like."""
+    """Within it, attention of few tokens is cheaper, for `model` and its like."""
     way = model.anatomy.config._attn_implementation
     if way == "eager":
         with replaced(model, _PLAIN, _plainly):
@@ -76,7 +80,7 @@ def _plainly(own: Attend) -> Attend:
     ) -> Attended:
         mask = attention_mask
         shared = key.shape[1] < query.shape[1]  # else nothing is copied
-        if others or not shared or not _fits(query, key, mask) or not _same.get(module, True):
+        if others or not shared or not _fits(mask, query, key) or not _same.get(module, True):
             return own(module, query, key, value, mask, *others, **options)
         scale = options.get("scaling") or query.shape[-1] ** -0.5
         made = _grouped(laid, query, key, value, mask, scale, options.get("softcap"))
@@ -103,8 +107,12 @@ def _fused(own: Attend) -> Attend:
     ) -> Attended:
         made, mask = None, attention_mask
         odd = any(options[name] is not None for name in _OTHERS & options.keys())
-        if not dropout and not odd and _fits(query, key, mask) and _same_fused.get(module, True):
-            made = _instead(laid, query, key, value, mask, scaling or query.shape[-1] ** -0.5)
+        if not dropout and not odd and _same_fused.get(module, True):
+            hides = options.get("is_causal")
+            hides = getattr(module, "is_causal", True) if hides is None else hides
+            seen = laid.seen(query, key) if mask is None and hides else mask
+            if _fits(seen, query, key):
+                made = _instead(laid, query, key, value, seen, scaling or query.shape[-1] ** -0.5)
         if made is not None and module in _same_fused:
             return made, None
         wanted = own(module, query, key, value, mask, dropout=dropout, scaling=scaling, **options)
@@ -125,31 +133,38 @@ def _tried(
     return made if same[module] else wanted
 
 
-def _fits(query: Tensor, key: Tensor, mask: Any) -> bool:
-    """One token a row on a CPU, and a mask that is added, the same for all heads."""
-    if query.shape[2] != 1 or query.device.type != "cpu" or query.dtype not in ALLOWED:
+def _fits(mask: Any, query: Tensor, key: Tensor) -> TypeGuard[Tensor]:
+    """Whether the mask is one that is added, the same for all heads, and all of it on a CPU."""
+    if query.device.type != "cpu" or query.dtype not in ALLOWED or left_alone():
         return False
-    if left_alone() or query.shape[1] % key.shape[1] or not isinstance(mask, Tensor):
+    if query.shape[1] % key.shape[1] or not isinstance(mask, Tensor):
         return False
-    return mask.is_floating_point() and mask.shape[:3] == (query.shape[0], 1, 1)
+    alike = mask.shape[1:] == (1, query.shape[2], key.shape[2])
+    return alike and mask.is_floating_point() and mask.shape[0] in (1, query.shape[0])
 
 
 def _instead(
     laid: _Laid, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float
 ) -> Tensor | None:
-    """[B, 1, H, dh] by what costs less than the fused attention; None: nothing does."""
-    alone, size = key.shape[1] == query.shape[1], key.numel()
+    """[B, T, H, dh] by what costs less than the fused attention; None: nothing does."""
+    alone, one = key.shape[1] == query.shape[1], query.shape[2] == 1
     if query.dtype == torch.float32:
-        if alone and size < _LEAST_ALONE:
+        if one and alone and key.numel() < _LEAST_ALONE:
+            return None
+        if not one and (key.shape[2] > _MOST_COLUMNS or _n_weights(query, key) > _MOST_WEIGHTS):
             return None
         return _grouped(laid, query, key, value, mask, scale, None)[0]
-    if not alone or size < _LEAST_TWICE or not _multiplies(query.dtype):
+    if not one or not alone or key.numel() < _LEAST_TWICE or not _multiplies(query.dtype):
         return None
     query_BH2d, mask_B12C = (x.expand(-1, -1, 2, -1) for x in (query, mask))
     made_BH2d = nn.functional.scaled_dot_product_attention(
         query_BH2d, key, value, attn_mask=mask_B12C, scale=scale
     )
     return made_BH2d[:, :, :1].transpose(1, 2).contiguous()
+
+
+def _n_weights(query: Tensor, key: Tensor) -> int:
+    return query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2]
 
 
 def _grouped(
@@ -161,37 +176,54 @@ def _grouped(
     scale: float,
     cap: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """[B, 1, H, dh] in the queries' dtype, and the weights [B, H, 1, C]."""
-    rows, heads, _, width = query.shape
+    """[B, T, H, dh] in the queries' dtype, and the weights [B, H, T, C]."""
+    rows, heads, tokens, width = query.shape
     groups, dtype = key.shape[1], query.dtype
     if not _multiplies(dtype):
         query, key, value = query.float(), key.float(), value.float()
     # heads of a group lie side by side, as `repeat_kv` has them
-    query_LRd = query.reshape(rows * groups, -1, width)
+    query_LNd = query.reshape(rows * groups, -1, width)
     key_LdC, value_LCd = key.flatten(0, 1).transpose(1, 2), value.flatten(0, 1)
-    mask_LRC = laid.of(mask, groups, heads // groups, value.dtype)
-    if cap is None:
-        weight_LRC = torch.baddbmm(mask_LRC, query_LRd, key_LdC, alpha=scale)
+    if cap is None and _n_weights(query, key) <= _MOST_WEIGHTS:
+        mask_LNC = laid.of(mask, rows, groups, heads // groups, value.dtype)
+        weight_LNC = torch.baddbmm(mask_LNC, query_LNd, key_LdC, alpha=scale)
     else:
-        weight_LRC = torch.baddbmm(mask_LRC, query_LRd, key_LdC, beta=0, alpha=scale / cap)
-        weight_LRC = torch.add(mask_LRC, weight_LRC.tanh_(), alpha=cap)
-    weight_LRC = weight_LRC.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
-    out_LRd = torch.bmm(weight_LRC, value_LCd)
-    made = out_LRd.view(rows, 1, heads, -1), weight_LRC.view(rows, heads, 1, -1)
-    return made[0].to(dtype), made[1].to(dtype)
+        weight_LNC = torch.bmm(query_LNd, key_LdC)
+        if cap is not None:
+            weight_LNC.mul_(scale / cap).tanh_()
+        weight_BHTC = weight_LNC.view(rows, heads, tokens, -1)
+        mask = mask.to(value.dtype)
+        torch.add(mask, weight_BHTC, alpha=scale if cap is None else cap, out=weight_BHTC)
+    weight_LNC = weight_LNC.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+    out_LNd = torch.bmm(weight_LNC, value_LCd)
+    made = out_LNd.view(rows, heads, tokens, -1).transpose(1, 2).contiguous()
+    return made.to(dtype), weight_LNC.view(rows, heads, tokens, -1).to(dtype)
 
 
 class _Laid:
-    """Masks of a step with a row for each of a product's, made once for all blocks."""
+    """Masks of a forward with a row for each of a product's, made once for all blocks."""
 
     def __init__(self) -> None:
         self._known: list[tuple[Tensor, Tensor]] = []
+        self._seen = torch.empty(0)
 
-    def of(self, mask: Tensor, groups: int, heads: int, dtype: torch.dtype) -> Tensor:
-        """[B, 1, 1, C] to [B * groups, heads, C]."""
+    def of(self, mask: Tensor, rows: int, groups: int, heads: int, dtype: torch.dtype) -> Tensor:
+        """[B or 1, 1, T, C] to [L, N, C]."""
+        size = (rows * groups, heads * mask.shape[2])
         for own, made in self._known:
-            if own is mask and made.shape[:2] == (mask.shape[0] * groups, heads):
+            if own is mask and made.shape[:2] == size:
                 return made
-        made = mask.to(dtype).expand(-1, groups, heads, -1).reshape(-1, heads, mask.shape[-1])
-        self._known = [*self._known[-1:], (mask, made)]  # a step has two kinds of them at most
+        whole = mask.to(dtype)[:, :, None].expand(rows, groups, heads, -1, -1)
+        made = whole.reshape(*size, mask.shape[-1])
+        self._known = [*self._known[-1:], (mask, made)]  # a forward has two kinds at most
         return made
+
+    def seen(self, query: Tensor, key: Tensor) -> Tensor | None:
+        """A mask [1, 1, T, T] that hides what comes later; None where it is not worth it."""
+        tokens = query.shape[2]
+        if tokens == 1 or not tokens == key.shape[2] <= _MOST_COLUMNS:
+            return None
+        if self._seen.shape[-1] != tokens:
+            least = torch.finfo(torch.float32).min
+            self._seen = torch.full((1, 1, tokens, tokens), least).triu_(1)
+        return self._seen
