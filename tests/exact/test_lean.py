@@ -629,6 +629,19 @@ def test_the_fused_attention_is_back_whoever_ends_first() -> None:
     assert "sdpa" not in ALL_ATTENTION_FUNCTIONS._local_mapping  # what is registered later is seen
 
 
+def test_what_somebody_registers_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", own)  # to have it back afterwards
+
+    def theirs(*args: Any, **options: Any) -> Any:
+        return own(*args, **options)
+
+    with lean(fresh("llama")):
+        assert ALL_ATTENTION_FUNCTIONS["sdpa"] is not own
+        ALL_ATTENTION_FUNCTIONS["sdpa"] = theirs
+    assert ALL_ATTENTION_FUNCTIONS["sdpa"] is theirs
+
+
 def test_nothing_is_left_behind_whoever_ends_first() -> None:
     subject = fresh("gemma2")
     place = vars(sys.modules[type(subject.anatomy.blocks[0].attention).__module__])

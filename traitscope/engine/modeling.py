@@ -65,9 +65,12 @@ def exchanged(
         yield
     finally:
         _in_use.discard(changed)
-        del registry[name]
-        if registry.get(name) is not own:  # else it was what all registries of the kind have
+        if registry.get(name) is changed:  # else somebody has put something else there meanwhile
             registry[name] = own
+            if not isinstance(registry, dict):  # one that falls back on what all of its kind have
+                del registry[name]
+                if registry.get(name) is not own:
+                    registry[name] = own
 
 
 def _files(model: Model) -> Iterator[dict[str, Any]]:
