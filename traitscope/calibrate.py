@@ -222,9 +222,13 @@ def commit_of(
     first, every = prompts[:1], prompts
     texts, seconds, sizes = list[int](), list[float](), list[int]()
     beside = 0
+    drawn = _drawn([r.token_ids for _, r in prompts], new_tokens, len(model.sites), len(traits))
     for some in (first, first, every):
         began = time.perf_counter()
-        records = [_record(model, *prompt, new_tokens, len(traits)) for prompt in some]
+        records = [
+            _record(model, *prompt, numbers, sample)
+            for sample, (prompt, numbers) in enumerate(zip(some, drawn, strict=False))
+        ]
         tokens = tokens_bytes(records, len(model.sites), traits)[0]
         generations = generations_bytes(records)[0]
         captures = {Capture(r.generation, "prompts"): "" for r in records}
@@ -249,26 +253,49 @@ def commit_of(
     )
 
 
+def _drawn(
+    prompts: Sequence[Sequence[int]], new_tokens: int, n_sites: int, n_traits: int
+) -> list[Float32]:
+    """Numbers of no meaning for texts that begin with these [T, S, K + 1], to be stored.
+
+    They compress as real ones do: what two begin with in common has the same numbers in both.
+    """
+    dice, made = np.random.default_rng(0), list[Float32]()
+    for ids in prompts:
+        size = (len(ids) + new_tokens, n_sites, n_traits + 1)
+        drawn = dice.standard_normal(size, dtype=np.float32)
+        before = enumerate(prompts[: len(made)])
+        shared, donor = max(((_common(ids, other), at) for at, other in before), default=(0, 0))
+        if shared:
+            drawn[:shared] = made[donor][:shared]
+        made.append(drawn)
+    return made
+
+
+def _common(some: Sequence[int], others: Sequence[int]) -> int:
+    """How many ids two texts begin with in common."""
+    pairs = enumerate(zip(some, others, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(some), len(others)))
+
+
 def _record(
-    model: Model, prompt: Prompt, rendered: Rendered, new_tokens: int, n_traits: int
+    model: Model, prompt: Prompt, rendered: Rendered, drawn: Float32, sample: int
 ) -> TextRecord:
-    """A text with numbers of no meaning, which do not compress better than real ones."""
-    ids = list(rendered.token_ids)
-    ids += (ids * (new_tokens // len(ids) + 1))[:new_tokens]
-    shape = (len(ids), len(model.sites))
-    drawn = np.random.default_rng(0).standard_normal((*shape, n_traits + 1), dtype=np.float32)
-    generation = Generation(rendered.prompt_id)
+    """A text with such numbers."""
+    n_prompt, length = len(rendered.token_ids), len(drawn)
+    ids = (list(rendered.token_ids) * (length // n_prompt + 1))[:length]
+    generation = Generation(rendered.prompt_id, sample)
     trace = Trace(
         generation=generation,
         token_ids=np.array(ids, dtype=np.int32),
-        n_prompt=len(rendered.token_ids),
+        n_prompt=n_prompt,
         score=drawn[:, :, 1:],
         norm=np.abs(drawn[:, :, 0]),
         logprob=-np.abs(drawn[:, 0, 0]),
         finish="length",
         seconds=1.0,
     )
-    said = model.speller.decode(ids[len(rendered.token_ids) :], skip_special=True)
+    said = model.speller.decode(ids[n_prompt:], skip_special=True)
     return TextRecord(generation, prompt, said, model.speller.table(ids, rendered), trace)
 
 

@@ -107,6 +107,23 @@ def test_what_is_there_is_left_out(home: Path, capsys: pytest.CaptureFixture[str
     assert again["planned"]["disk"] == pytest.approx(again["usage"]["disk"], rel=0.25)
 
 
+@pytest.mark.parametrize("samples", [1, 8])
+def test_many_texts_take_the_disk_that_was_planned(
+    home: Path, samples: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Most of it is their numbers, of which no text has another's but those of its prompt."""
+    texts = [f"{'Say it again. ' * (n % 5)}Say {n}." for n in range(24)]
+    Path("suite.toml").write_text(
+        f'name = "many"\nmodel = "{home}/model"\ntraits = ["{home}/loud", "{home}/hedged"]\n'
+        f"[generation]\nmax_new_tokens = 40\nsamples = {samples}\n"
+        f"[prompts.said]\ntexts = {json.dumps(texts)}\n"
+    )
+    said(capsys, "plan", "suite.toml")
+    made = said(capsys, "run", "suite.toml")
+    assert made["usage"]["disk"] > 100_000
+    assert made["planned"]["disk"] == pytest.approx(made["usage"]["disk"], rel=0.25)
+
+
 def test_rows_are_halved_where_memory_ends(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
