@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 from transformers.integrations import moe
 
 from tests.exact.cheaper import bytes_packed, fresh, n_packed, plainly, touched, traces
@@ -116,6 +117,18 @@ def test_hooks_on_a_packed_layer_are_called() -> None:
     layer.register_forward_hook(lambda module, args, output: seen.append(output))
     traces(subject)
     assert seen
+
+
+def test_a_pruned_layer_is_packed_as_it_is_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weight is no parameter but what its mask leaves of one."""
+    subject = fresh("llama")
+    layer = subject.anatomy.blocks[1].mlp.up_proj
+    before = traces(subject)
+    prune.random_unstructured(layer, "weight", amount=0.5)
+    after = traces(subject)
+    assert any(not np.array_equal(before[g].norm, after[g].norm) for g in after)
+    for generation, trace in plainly(monkeypatch, lambda: traces(subject)).items():
+        assert_same(subject, after[generation], trace, NUCLEUS)
 
 
 def test_gradients_and_empty_inputs_go_the_layers_own_way() -> None:

@@ -63,7 +63,7 @@ class _Part:
 
     @property
     def weight(self) -> Tensor:
-        weight: Tensor = self.module._parameters[self.name]
+        weight: Tensor = getattr(self.module, self.name)  # of a pruned layer no parameter
         return weight
 
     def matrices(self) -> list[Tensor]:
