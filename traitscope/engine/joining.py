@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 LEAST = 32  # fewer tokens are not worth a forward of their own, unless nothing else is left
-_DEAR = 100  # tokens: a forward that costs more than these waits for company
+_DEAR = 200  # tokens: a forward that costs more than these waits for company
 _STEP = 64  # texts whose shares differ by less go together, with the smaller share
 
 Ids = Sequence[int]
@@ -33,15 +33,16 @@ Ids = Sequence[int]
 def forward_cost(model: Model) -> int:
     """How many tokens of a prefill cost about as much as one forward more.
 
-    On a CPU reading the weights once costs some 30 tokens, and calling a block some 0.4 ms, which
-    is a lot where blocks are small (estimates from a few timings on 2 cores); beside a CPU no token
-    is that slow.  A function of the model alone, so that the order of things is never timing's.
+    On a CPU reading the weights once costs some 30 tokens, and calling a block as much as 20
+    million multiplications, which is a lot where blocks are small (from timings of four
+    architectures with blocks of 60,000 numbers on 2 cores); beside a CPU no token is that slow.
+    A function of the model alone, so that the order of things is never timing's.
     """
     if model.device.type != "cpu":
         return 4096
     blocks = model.anatomy.blocks
     weights = sum(p.numel() for block in blocks for p in block.module.parameters())
-    return 32 + min(480, int(8e6 * len(blocks) / max(weights, 1)))
+    return 32 + min(480, int(2e7 * len(blocks) / max(weights, 1)))
 
 
 def forward_tokens(model: Model) -> int:
