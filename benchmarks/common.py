@@ -45,6 +45,7 @@ __all__ = [
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 OTHERS = 0.06
+_MADE = "Made earlier"
 
 
 # --- taking time ---------------------------------------------------------------------------------
@@ -344,6 +345,8 @@ def _beside(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     """Figures and tables of now, and those of before that were not made again."""
     again = {table["title"] for table in now["tables"]}
     kept = [table for table in before["tables"] if table["title"] not in again]
+    if before["machine"] != now["machine"]:
+        kept = [_dated(table, before) for table in kept]
     commands = [*before["command"].split("; "), now["command"]]
     return {
         **now,
@@ -352,6 +355,15 @@ def _beside(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
         "figures": {**before["figures"], **now["figures"]},
         "tables": [*kept, *now["tables"]],
     }
+
+
+def _dated(table: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    """A table that says when and where it was made, beside those of another machine."""
+    if any(note.startswith(_MADE) for note in table["notes"]):
+        return table
+    here = result["machine"]
+    note = f"{_MADE} on {result['when']}: {here['processor']}, {here['cores']} cores."
+    return {**table, "notes": [*table["notes"], note]}
 
 
 def machine(threads: int) -> dict[str, Any]:

@@ -117,6 +117,30 @@ def test_what_a_turn_does_not_time_is_not_somebody_elses(monkeypatch: pytest.Mon
     assert common.watched(Contestant("a", turn)) == (Took(0.1, 0.1), 0.0)
 
 
+def test_what_was_measured_elsewhere_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured again in part on another machine, the rest stays, with where it was made."""
+    whole = Options(quick=False, rounds=2, threads=1, lock=None, out=tmp_path)
+    part = Options(quick=False, rounds=2, threads=1, lock=None, out=tmp_path, only=("b",))
+    first, second = {"processor": "Abacus", "cores": 2}, {"processor": "Slide rule", "cores": 1}
+
+    def saved(asked: Options, machine: dict[str, Any], *titles: str) -> dict[str, list[str]]:
+        monkeypatch.setattr(common, "machine", lambda threads: machine)
+        made = [Table(title, ("way",), [["ours"]], ["Equal."]) for title in titles]
+        common.save("x", asked, made, dict.fromkeys(titles, 1))
+        found = json.loads((tmp_path / "x.json").read_text())
+        assert set(found["figures"]) == {"a", "b"} and found["machine"] == machine
+        return {table["title"]: table["notes"] for table in found["tables"]}
+
+    assert saved(whole, first, "a", "b") == {"a": ["Equal."], "b": ["Equal."]}
+    assert saved(part, first, "b") == {"a": ["Equal."], "b": ["Equal."]}
+    for machine in (second, first, second):  # said once, of where it was made
+        (equal, made), again = (saved(part, machine, "b")[title] for title in "ab")
+        assert equal == "Equal." and again == ["Equal."]
+        assert made.startswith("Made earlier on ") and made.endswith(": Abacus, 2 cores.")
+
+
 def test_a_table_is_markdown() -> None:
     text = common.text_of(Table("T", ("a", "b"), [["1", "22"]], ["A note."]))
     assert text.splitlines()[3:6] == ["| a | b  |", "|---|----|", "| 1 | 22 |"]
