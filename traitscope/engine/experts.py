@@ -40,12 +40,14 @@ def packed_experts(model: Model) -> Iterator[None]:
         yield
 
 
-def _by(packed: Mapping[int, tuple[Tensor, ...]], own: Callable[..., Any]) -> Callable[..., Any]:
+def _by(
+    packed: Mapping[int, tuple[Tensor, tuple[Tensor, ...]]], own: Callable[..., Any]
+) -> Callable[..., Any]:
     def grouped(
         x_NI: Tensor, weight: Tensor, offs: Tensor, bias: Tensor | None = None, **options: Any
     ) -> Any:
-        weights = packed.get(id(weight))
-        if weights is None or left_alone() or x_NI.dtype != weight.dtype:
+        _, weights = packed.get(id(weight), (weight, ()))
+        if not weights or left_alone() or x_NI.dtype != weight.dtype:
             return own(x_NI, weight, offs, bias=bias, **options)
         width = weights[0].shape[0]
         made_NO = x_NI.new_empty(x_NI.shape[0], width)

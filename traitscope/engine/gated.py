@@ -24,7 +24,7 @@ from traitscope.engine.modeling import left_alone
 from traitscope.engine.packing import ALLOWED
 from traitscope.models import Model, is_anothers, is_watched, wrap_forward
 
-__all__ = ["gated_products"]
+__all__ = ["ending", "gated_products"]
 
 _PARTS = ("gate_proj", "up_proj", "down_proj")
 _INSIDE = (*_PARTS, "act_fn")
@@ -83,12 +83,12 @@ def _products(mlp: Any, packed: Mapping[nn.Module, Tensor]) -> _Products | None:
         return None
     if any(map(is_watched, mlp.children())):  # who watches need not see what is tried here
         return None
-    end = _end(act)
+    end = ending(act)
     return None if end is None else _Products(gate, up, down, end)
 
 
 @torch.inference_mode()
-def _end(act: Callable[[Tensor], Tensor]) -> tuple[str, str] | None:
+def ending(act: Callable[[Tensor], Tensor]) -> tuple[str, str] | None:
     """The name of an activation; None where no product can end with it."""
     x_F = torch.cat([torch.linspace(-8, 8, 257), torch.tensor([-1e3, -50.0, 50.0, 1e3])])
     try:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from traitscope.engine.gated import ending
 from traitscope.engine.modeling import left_alone
 from traitscope.models import Model, is_anothers, wrap_forward
 
 __all__ = ["fused_gelus"]
 
-_ALLOWED = 1e-6  # of an input, or of 1 where that is more; the GELU by erf is 4.7e-4 away
 _FILE = "transformers.activations"
 _known: dict[type[nn.Module], bool] = {}
 
@@ -33,16 +34,10 @@ def fused_gelus(model: Model) -> Iterator[None]:
         yield
 
 
-@torch.inference_mode()
 def _is_gelu(module: Any) -> bool:
     kind = type(module)
-    if kind not in _known:
-        x_N = torch.cat([torch.linspace(-8, 8, 257), torch.tensor([-1e3, -50.0, 50.0, 1e3])])
-        try:
-            apart_N = (kind.forward(module, x_N) - _gelu(x_N)).abs()
-            _known[kind] = bool((apart_N <= _ALLOWED * x_N.abs().clamp_min(1)).all())
-        except (RuntimeError, TypeError):  # it wants other arguments
-            _known[kind] = False
+    if kind not in _known:  # its class's forward: who watches the module need not see this
+        _known[kind] = ending(partial(kind.forward, module)) == ("gelu", "tanh")
     return _known[kind]
 
 

@@ -110,10 +110,10 @@ def packed_weights(model: Model) -> Iterator[dict[nn.Module, Tensor]]:
         yield packed
 
 
-def packed_stacks(model: Model) -> dict[int, tuple[Tensor, ...]]:
-    """The packed weights of each expert, by the `id` of the parameter that holds all of them."""
-    found = ((id(part.weight), _packed(part)) for part in _stacks(model))
-    return {key: weights for key, weights in found if weights}
+def packed_stacks(model: Model) -> dict[int, tuple[Tensor, tuple[Tensor, ...]]]:
+    """By its `id`, each parameter that holds experts' weights, and those of each expert packed."""
+    found = ((part.weight, _packed(part)) for part in _stacks(model))
+    return {id(weight): (weight, weights) for weight, weights in found if weights}
 
 
 def _parts(model: Model) -> Iterator[_Part]:
