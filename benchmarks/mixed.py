@@ -3,7 +3,8 @@
 traitscope with all sites captured, in continuous batches, against `generate` without capture in
 fixed batches of as many rows: in the order given, longest first, and with rows dropped when they
 end; and against the peers with the same capture, in fixed batches as given.  The peers work
-through fewer prompts, since some take minutes.
+through fewer prompts, since some take minutes.  Ours also without what none of the others gives,
+the log probabilities of the prompts' own tokens, for which the head reads all of them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from traitscope.engine.packing import packed_weights
 
 ROWS, MOST, MEAN, TRAITS = 24, 200, 40, 8
 OURS = "ours, all sites"
+OURS_LESS = "ours, without log probabilities of prompts"
+OURS_NAMES = {OURS: "ours", OURS_LESS: "ours, less"}  # in the figures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,21 +73,28 @@ def measured(work: Work, asked: Options) -> tuple[Table, dict[str, Any]]:
         saved = folder(shape, hf, Path(place)) if work.with_peers else Path(place)
         ending = Ending(hf, MEAN)
 
-        def answers() -> ours.Made:
+        def answers(**how: Any) -> ours.Made:
             # packed first: what somebody else has wrapped is left alone, as the head here is
             with packed_weights(model), ending:
-                return ours.answers(model, asks, direction_SDK, MOST, batching)
+                return ours.answers(model, asks, direction_SDK, MOST, batching, **how)
 
         made = answers()
+        ours_here = [
+            timed(OURS, answers),
+            timed(OURS_LESS, lambda: answers(prompt_logprobs=False)),
+        ]
         others = contestants(hf, asks, made, ending)
         with joined(work, saved, asked, asks, direction_SDK, made) as (peers_here, notes):
-            times = common.rounds([timed(OURS, answers), *others, *peers_here], asked)
+            times = common.rounds([*ours_here, *others, *peers_here], asked)
     tokens = sum(map(len, made.texts))
     notes = [f"{tokens} new tokens, {tokens / len(asks):.0f} on average. All texts equal.", *notes]
     title = f"{shape.name}, float32: {len(asks)} prompts, {ROWS} rows, {TRAITS} traits"
     table = Table(title, common.COLUMNS, common.against(times, OURS), notes)
-    figures = {name: common.ratio(times, name, OURS) for name in times}
-    return table, {"seconds": common.medians(times), "times ours": figures}
+    figures = {
+        f"times {OURS_NAMES[base]}": {name: common.ratio(times, name, base) for name in times}
+        for base in OURS_NAMES
+    }
+    return table, {"seconds": common.medians(times), **figures}
 
 
 def contestants(

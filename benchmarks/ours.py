@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -49,11 +50,11 @@ def answers(
     new: int,
     batching: Batching,
     clock: Clock | None = None,
-    temperature: float = 0,
-    top_p: float = 1.0,
+    **how: Any,
 ) -> Made:
-    """Texts of at most `new` tokens, greedy if nothing else is said, with all scores."""
-    config = GenerationConfig(max_new_tokens=new, temperature=temperature, top_p=top_p)
+    """Texts of at most `new` tokens, greedy if nothing else is said, with all scores; `how` are
+    further settings of the sampling."""
+    config = GenerationConfig(**{"max_new_tokens": new, "temperature": 0, **how})
     asked = requests(prompts, new)
     found = list(generate(model, asked, direction_SDK, config, batching, clock))
     found.sort(key=lambda trace: trace.generation.sample)

@@ -235,7 +235,8 @@ def prompt_id_of(token_ids: Sequence[int] | Int32) -> str:
 class GenerationConfig:
     """How texts are sampled.  `max_new_tokens` counts the end token; temperature 0 is greedy.
 
-    `top_p` keeps the token that crosses the threshold; `top_k` 0 keeps all.
+    `top_p` keeps the token that crosses the threshold; `top_k` 0 keeps all.  Without
+    `prompt_logprobs` a prompt's own tokens get no log probability, and the head is not asked.
     """
 
     max_new_tokens: int = 50
@@ -244,6 +245,7 @@ class GenerationConfig:
     top_k: int = 0
     seed: int = 0
     samples: int = 1
+    prompt_logprobs: bool = True
 
     def __post_init__(self) -> None:
         checks = (

@@ -206,11 +206,14 @@ def _differences(
     for name, data in zip(names, traits, strict=True):
         if name in run.traits and not made_from(data, run.directions[name]):
             yield f"other data of the trait {name}"
-    recorded = dict(run.header.generation)
-    told, now = recorded.pop("template", {}), here.get("template", {})
+    recorded, here = dict(run.header.generation), dict(here)
+    told, now = recorded.pop("template", {}), here.pop("template", {})
     if told != now:
         yield f"a chat template that is told {told or 'nothing'} instead of {now or 'nothing'}"
-    if recorded.keys() != here.keys() - {"template"}:
+    for settings in (recorded, here):
+        if "max_new_tokens" in settings:  # noted only where it is not so
+            settings.setdefault("prompt_logprobs", True)
+    if recorded.keys() != here.keys():
         generated = "max_new_tokens" in here
         yield f"texts that {'existed' if generated else 'were generated'}"
     for name, there in recorded.items():

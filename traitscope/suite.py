@@ -263,6 +263,11 @@ def _of_one_kind(suite: Suite) -> Iterator[str]:
             "'prompts': expected sets of prompts or sets of conversations, got both. "
             "Put the conversations into a suite of their own."
         )
+    if not suite.logprobs and not suite.replays:
+        yield (
+            "'logprobs': expected only with conversations, got it with prompts. Of those it is "
+            "'generation.prompt_logprobs'."
+        )
 
 
 def find_traits(entries: Sequence[str], root: Path = Path()) -> tuple[TraitSource, ...]:

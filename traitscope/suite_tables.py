@@ -56,6 +56,7 @@ class GenerationTable(_Table):
     top_k: int = Field(_DEFAULT.top_k, ge=0, lt=2**31, description="a whole number >= 0 (0: all)")
     seed: int = Field(_DEFAULT.seed, ge=0, lt=2**63, description="a whole number >= 0")
     samples: int = Field(_DEFAULT.samples, ge=1, lt=2**31, description="a whole number >= 1")
+    prompt_logprobs: bool = Field(_DEFAULT.prompt_logprobs, description="true or false")
 
 
 class KeepTable(_Table):

@@ -80,7 +80,7 @@ def _against_the_machine(
 ) -> dict[str, Any]:
     machine = limits(model.device, model.dtype)
     shape = shape_of(model)
-    done = work_of(shape, texts, clock)
+    done = work_of(shape, texts, clock, prompt_logprobs=config.prompt_logprobs)
     rows = max(1, round((clock.tokens - done["prefill_tokens"]) / clock.steps))
     inside: dict[str, float] = {}
     if model.device.type != "cuda":  # a recorded step has no launches, which a probe would count
@@ -103,7 +103,13 @@ def _against_the_machine(
     }
 
 
-def work_of(shape: Shape, texts: Sequence[tuple[int, int]], clock: Clock) -> dict[str, int]:
+def work_of(
+    shape: Shape,
+    texts: Sequence[tuple[int, int]],
+    clock: Clock,
+    *,
+    prompt_logprobs: bool = True,
+) -> dict[str, int]:
     """Tokens, operations and bytes of prefill and decode that these texts needed."""
     prefilled = sum(n_prompt - 1 for n_prompt, _ in texts)
     decoded = sum(n - n_prompt + 1 for n_prompt, n in texts)
@@ -114,7 +120,7 @@ def work_of(shape: Shape, texts: Sequence[tuple[int, int]], clock: Clock) -> dic
     before = before * computed // max(prefilled, 1)
     return {
         "prefill_tokens": computed,
-        "prefill_flops": shape.flops(computed, computed, before),
+        "prefill_flops": shape.flops(computed, computed if prompt_logprobs else 0, before),
         "decode_flops": shape.flops(decoded, decoded, during),
         "decode_bytes": clock.steps * shape.weight_bytes + during * shape.kv_column,
     }

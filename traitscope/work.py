@@ -169,7 +169,12 @@ def _texts(suite: Suite, name: str, tokenizer: Any, arguments: Arguments) -> Ite
 
 
 def _settings(suite: Suite, arguments: Arguments) -> dict[str, Any]:
-    settings = {"logprobs": suite.logprobs} if suite.replays else dict(vars(suite.config()))
+    if suite.replays:
+        settings: dict[str, Any] = {"logprobs": suite.logprobs}
+    else:
+        settings = dict(vars(suite.config()))
+        if settings["prompt_logprobs"]:  # as runs have it that know nothing of it
+            del settings["prompt_logprobs"]
     return settings | ({"template": dict(arguments)} if arguments else {})
 
 

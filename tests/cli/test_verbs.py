@@ -117,12 +117,12 @@ def test_run_shows_the_report(calls: list[Any], capsys: pytest.CaptureFixture[st
 def test_options_reach_the_suite(calls: list[Any]) -> None:
     options = "--max-new-tokens 7 --temperature 0 --top-p 0.5 --top-k 3 --seed 9 --samples 2"
     more = "--device cpu --dtype float32 --rows 4 --model pocket --fresh --retry-failed --out x"
-    more += " --allow-unproven"
+    more += " --allow-unproven --no-prompt-logprobs"
     assert command(["run", "suite.toml", *options.split(), *more.split()]) == 0
     (asked,) = calls
     suite = asked["suite"]
     made = suite.generation.model_dump()
-    assert list(made.values()) == [7, 0.0, 0.5, 3, 9, 2]
+    assert list(made.values()) == [7, 0.0, 0.5, 3, 9, 2, False]
     assert (suite.device, suite.dtype, suite.rows) == ("cpu", "float32", 4)
     assert suite.allow_unproven
     assert (asked["fresh"], asked["retry_failed"], asked["out"]) == (True, True, Path("x"))

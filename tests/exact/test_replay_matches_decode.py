@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from tests.exact.reference import GREEDY, directions, model, own_logits, requests
-from traitscope.engine import Batching, generate, score_texts
+from tests.exact.reference import GREEDY, NUCLEUS, directions, model, own_logits, requests
+from traitscope.core import Generation, GenerationConfig, Trace
+from traitscope.engine import Batching, Clock, generate, score_texts
+from traitscope.engine.decode import Steps
 
 ARCHITECTURES = ("llama", "gemma2", "gpt2", "falcon", "olmo2", "qwen3_moe", "cohere2")
 ALLOWED = 1e-5  # in units of |h|, float32
@@ -69,6 +73,43 @@ def test_no_tensor_of_tokens_by_vocabulary(monkeypatch: pytest.MonkeyPatch) -> N
     handle.remove()
     assert not seen
     assert np.isnan(long.logprob).all()
+
+
+@pytest.mark.parametrize("steps", ["plain", "bucketed"])
+def test_without_prompt_logprobs_prompts_alone_have_none(steps: Steps) -> None:
+    """All else stays as it is, and the head is not asked about prompts.
+
+    Two of the four take over what another one has read, with what is not known of it.
+    """
+    tiny, seen = model("gemma2"), list[int]()
+    wanted = [*requests((40, 9), (5, 7)), *requests((44,), (6,), sample=1)]
+    wanted.append(replace(wanted[0], generation=Generation(wanted[0].generation.prompt_id, 2)))
+
+    def made(config: GenerationConfig) -> dict[Generation, Trace]:
+        clock, batching = Clock(), Batching(3, steps=steps)
+        seen.clear()
+        found = generate(tiny, wanted, directions(tiny), config, batching, clock)
+        traces = {trace.generation: trace for trace in found}
+        assert clock.shared_tokens
+        return traces
+
+    handle = tiny.anatomy.head.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    whole = made(NUCLEUS)
+    with_prompts = sum(seen)
+    without = made(replace(NUCLEUS, prompt_logprobs=False))
+    handle.remove()
+    read = (
+        43 + 8
+    )  # the last token of a prompt is fed by a step; the first 40 of 44 are a prompt too
+    assert with_prompts - sum(seen) == read
+    for generation, trace in without.items():
+        n = trace.n_prompt
+        assert np.isnan(trace.logprob[:n]).all()
+        assert np.isfinite(whole[generation].logprob[1:]).all()
+        np.testing.assert_array_equal(trace.logprob[n:], whole[generation].logprob[n:])
+        np.testing.assert_array_equal(trace.token_ids, whole[generation].token_ids)
+        np.testing.assert_array_equal(trace.score, whole[generation].score)
+    assert without.keys() == whole.keys()
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2"])

@@ -22,21 +22,22 @@ from traitscope.usage import Limits, limits, used, work_of
 SECONDS = {"load": 2.0, "directions": 0.0, "replay": 0.0, "internals": 1.0, "write": 1.0}
 
 
-def test_work_is_what_torch_counts() -> None:
+@pytest.mark.parametrize("logprobs", [True, False])
+def test_work_is_what_torch_counts(logprobs: bool) -> None:
     """One text alone, whose steps look at no more columns than it has."""
     model = endless(tiny.model("gpt2"))
     nothing = np.zeros((len(model.sites), model.anatomy.d_model, 0), dtype=np.float32)
     request = Request(Generation("a" * 16), tuple(range(9)), 6)
     clock = Clock()
-    config = GenerationConfig(temperature=0.0)
+    config = GenerationConfig(temperature=0.0, prompt_logprobs=logprobs)
     with FlopCounterMode(display=False) as counted, eager(model.anatomy.config):
         list(generate(model, [request], nothing, config, Batching(1), clock))
     shape = shape_of(model)
-    done = work_of(shape, [(9, 15)], clock)
+    done = work_of(shape, [(9, 15)], clock, prompt_logprobs=logprobs)
     # a prefill of 8 tokens computes all 8 x 8 places, of which 36 are looked at; and the engine
     # may look at more columns than a text has
     assert done["prefill_tokens"] == 8
-    assert done["prefill_flops"] == shape.flops(8, 8, 36)
+    assert done["prefill_flops"] == shape.flops(8, 8 if logprobs else 0, 36)
     assert done["decode_flops"] == shape.flops(7, 7, sum(range(9, 16)))
     ours = done["prefill_flops"] + done["decode_flops"]
     assert 0.8 < ours / counted.get_total_flops() <= 1.0

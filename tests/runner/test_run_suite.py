@@ -372,6 +372,26 @@ def test_a_folder_of_another_suite_is_refused(home: Path, tmp_path: Path, world:
     assert tree(out) == before
 
 
+def test_without_prompt_logprobs_it_is_another_run(home: Path, undisturbed: Run) -> None:
+    """Runs made before there was this choice have the key of those that it was not made for."""
+    assert "prompt_logprobs" not in undisturbed.header.generation
+    less = {"prompt_logprobs": False}
+    run = Run.open(run_suite(small_suite(home, generation=less)).path)
+    assert verify(run.path) == []
+    assert run.header.key != undisturbed.header.key
+    for row in run.generations():
+        there = undisturbed.text(row.generation).logprob
+        here = run.text(row.generation).logprob
+        assert np.isnan(here[: row.n_prompt]).all()
+        np.testing.assert_allclose(here[row.n_prompt :], there[row.n_prompt :], atol=1e-5)
+    for suite, path, words in (
+        (small_suite(home), run.path, "False instead of True"),
+        (small_suite(home, generation=less), undisturbed.path, "True instead of False"),
+    ):
+        with pytest.raises(RunError, match=rf"with prompt_logprobs {words}\."):
+            run_suite(suite, out=path)
+
+
 def test_fresh_starts_a_numbered_folder(home: Path, undisturbed: Run) -> None:
     suite = small_suite(home, **asks(TEXTS[0]))
     paths = [run_suite(suite, fresh=True).path for _ in range(3)]

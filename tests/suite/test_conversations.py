@@ -137,6 +137,11 @@ def test_sets_that_do_not_fit(tmp_path: Path, sets: Any, words: str) -> None:
         suite_from_dict(table(prompts=sets), root=tmp_path)
 
 
+def test_logprobs_of_prompts_are_asked_for_elsewhere(tmp_path: Path) -> None:
+    with pytest.raises(SuiteError, match=r"Of those it is 'generation\.prompt_logprobs'"):
+        suite_from_dict(table(prompts={"a": {"texts": ["x"]}}, logprobs=False), root=tmp_path)
+
+
 @pytest.mark.parametrize("keep", [["3.post"], {"sites": ["3.post"]}])
 def test_keep_in_both_forms(tmp_path: Path, keep: Any) -> None:
     suite = suite_from_dict(table(prompts={"a": {"texts": ["x"]}}, keep=keep), root=tmp_path)

@@ -212,6 +212,7 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
         "top_k": 4,
         "seed": 9,
         "samples": 2,
+        "prompt_logprobs": False,
         "device": "cuda:1",
         "dtype": "bfloat16",
         "rows": 24,
@@ -225,7 +226,7 @@ def test_overrides_win_over_the_file(tmp_path: Path) -> None:
     }
     assert set(given) == set(OVERRIDES)
     suite = load_suite(path, given)
-    assert suite.config("two") == GenerationConfig(7, 0, 0.5, 4, 9, 2)
+    assert suite.config("two") == GenerationConfig(7, 0, 0.5, 4, 9, 2, False)
     assert (suite.model, suite.device, suite.dtype) == ("other/model", "cuda:1", "bfloat16")
     assert (suite.rows, suite.allow_unproven) == (24, True)
     assert not plain.allow_unproven
@@ -282,7 +283,7 @@ def test_an_unknown_key_suggests_the_nearest(tmp_path: Path) -> None:
     path = small(tmp_path, generation="temprature = 1")
     assert mistake(path) == (
         f"{path}: key 'generation.temprature' is not known. Known here: max_new_tokens, "
-        "temperature, top_p, top_k, seed, samples. Did you mean 'temperature'?"
+        "temperature, top_p, top_k, seed, samples, prompt_logprobs. Did you mean 'temperature'?"
     )
 
 

@@ -23,6 +23,7 @@ from traitscope.cli.options import (
     Json,
     Keep,
     MaxNewTokens,
+    NoPromptLogprobs,
     Out,
     RetryFailed,
     Revision,
@@ -107,6 +108,7 @@ def capture(
     top_k: TopK = None,
     seed: Seed = None,
     samples: Samples = None,
+    no_prompt_logprobs: NoPromptLogprobs = False,
     thinking: Thinking = None,
     template_arg: TemplateArg = None,
     device: Device = None,
@@ -143,6 +145,7 @@ def capture(
             top_k=top_k,
             seed=seed,
             samples=samples,
+            prompt_logprobs=False if no_prompt_logprobs else None,
         ),
         **given(
             adapter=adapter,

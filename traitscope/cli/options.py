@@ -87,6 +87,14 @@ Samples = Annotated[
         rich_help_panel=_HOW,
     ),
 ]
+NoPromptLogprobs = Annotated[
+    bool,
+    typer.Option(
+        "--no-prompt-logprobs",
+        help="Leave the prompts' own log probabilities out: faster where the vocabulary is large.",
+        rich_help_panel=_HOW,
+    ),
+]
 Thinking = Annotated[
     bool | None,
     typer.Option(

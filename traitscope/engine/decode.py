@@ -245,7 +245,11 @@ class _Loop:
         here_BT = id_BT[:, offset:end].to(device)
         h_BTD = self.step.forward(here_BT, position_BT, end)
         used = [min(len(row.ids) - 1, end) - offset for row in rows]
-        logprob_BT = self._own_logprobs(h_BTD, id_BT[:, offset + 1 : end + 1], used)
+        next_BT = id_BT[:, offset + 1 : end + 1]
+        if self.config.prompt_logprobs:
+            logprob_BT = self._own_logprobs(h_BTD, next_BT, used)
+        else:
+            logprob_BT = torch.full(next_BT.shape, torch.nan, device=device)
         parts = [part.cpu().numpy() for part in self.numbers.of_forward(logprob_BT)]
         for i, (row, n) in enumerate(zip(rows, used, strict=True)):
             if n > 0:
