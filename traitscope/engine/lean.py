@@ -1,11 +1,12 @@
-"""A model's own forward, made cheaper on a CPU: the same numbers up to rounding.
+"""A model's own forward, made cheaper: the same numbers up to rounding.
 
-What a model does in every call and need not: lay its weights out for the multiplication
+What a model does in every call and need not on a CPU: lay its weights out for the multiplication
 (`packing.py`, `experts.py`), write an MLP's gate and its activation out before they are multiplied
 (`gated.py`), copy what heads share or take them for texts (`grouped.py`), write an RMS norm or a
 GELU out in eight operations (`norms.py`, `gelus.py`), call small projections of one input one by
-one (`joined.py`), and turn queries and keys apart (`rotary.py`).  On CUDA it only keeps to
-attention kernels that take any shape at once; elsewhere it changes nothing.
+one (`joined.py`), and turn queries and keys apart (`rotary.py`).  On other devices every operation
+is a launch, and so norms, rotary embeddings and plain attention take fewer there too; on CUDA
+attention keeps to kernels that take any shape at once.
 """
 
 from __future__ import annotations
@@ -35,11 +36,13 @@ def lean(model: Model, *, steps: bool = True) -> Iterator[None]:
     Without `steps` all of them have many tokens: weights are then packed only where the processor
     has no products in their dtype, since else it would save little and take as much memory again.
     """
-    if model.device.type != "cpu":
-        with _known_kernels(model.device):
-            yield
-        return
     with ExitStack() as cheaper:
+        if model.device.type != "cpu":
+            cheaper.enter_context(_known_kernels(model.device))
+            for way in (grouped_attention, fused_norms, joint_rotary):
+                cheaper.enter_context(way(model))
+            yield
+            return
         if steps or not has_products(model.dtype):
             packed = cheaper.enter_context(packed_weights(model))
             cheaper.enter_context(gated_products(model, packed))

@@ -1,10 +1,11 @@
-"""Rotary embeddings of few tokens on a CPU, of queries and keys together.
+"""Rotary embeddings of queries and keys together, on a CPU of few tokens.
 
-Models turn queries, and then keys, in seven operations each; where heads are small those are a good
-part of a decode step.  Here both lie in one tensor, and what the halves of a head give to each
-other is one sum: q cos + roll(q) (-sin, sin) (Su et al. 2021, arXiv 2104.09864, as Llama pairs its
-numbers); where only the first numbers of a head are turned (Pythia), of those.  Each file's own
-function is held against it at the first call, and goes on where the two differ.
+Models turn queries, and then keys, in seven operations each; where heads are small, or an operation
+is a launch, those are a good part of a decode step.  Here both lie in one tensor, and what the
+halves of a head give to each other is one sum: q cos + roll(q) (-sin, sin) (Su et al. 2021, arXiv
+2104.09864, as Llama pairs its numbers); where only the first numbers of a head are turned (Pythia),
+of those.  Each file's own function is held against it at the first call, and goes on where the two
+differ.
 
 Legend: B rows, H heads, G key-value heads, T tokens, dh head width, R <= dh of it turned.
 """
@@ -26,14 +27,15 @@ __all__ = ["MOST", "joint_rotary"]
 
 Turn = Callable[..., Any]
 
-MOST = 1 << 15  # numbers of the queries: above it the operations cost more than their calls
+MOST = 1 << 15  # numbers of the queries: above it on a CPU operations cost more than their calls
 _NAME = "apply_rotary_pos_emb"
-_same: dict[tuple[Turn, bool], bool] = {}  # by whether the whole of a head is turned
+# by whether the whole of a head is turned, and by the kind of device
+_same: dict[tuple[Turn, bool, str, torch.dtype], bool] = {}
 
 
 @contextmanager
 def joint_rotary(model: Model) -> Iterator[None]:
-    """Within it, queries and keys of few tokens are turned together."""
+    """Within it, queries and keys are turned together."""
     with replaced(model, _NAME, _together):
         yield
 
@@ -44,7 +46,8 @@ def _together(own: Turn) -> Turn:
     def turn(*args: Any, **options: Any) -> Any:
         if left_alone() or options or not _fits(*args):
             return own(*args, **options)
-        kind = (own, args[0].shape[-1] == args[2].shape[-1])
+        q, whole = args[0], args[0].shape[-1] == args[2].shape[-1]
+        kind = (own, whole, q.device.type, q.dtype)
         if kind not in _same:
             pairs = zip(_turned(signed, *args), own(*args), strict=True)
             _same[kind] = all(_alike(made, wanted) for made, wanted in pairs)
@@ -54,14 +57,17 @@ def _together(own: Turn) -> Turn:
 
 
 def _fits(*args: Any) -> bool:
-    """Few queries [B, H, T, dh] and keys [B, G, T, dh], cosines and sines [B or 1, T, R <= dh]."""
-    if len(args) != 4:
+    """Queries [B, H, T, dh] and keys [B, G, T, dh], cosines and sines [B or 1, T, R <= dh]; on a
+    CPU few of them, in float32."""
+    if len(args) != 4:  # GPT-J's, for one, takes one tensor at a time
         return False
     for x in args:
-        if not isinstance(x, Tensor) or x.dtype != torch.float32 or x.device.type != "cpu":
-            return False  # GPT-J's, for one, takes one tensor at a time
+        if not isinstance(x, Tensor) or x.dtype != args[0].dtype or x.device != args[0].device:
+            return False
     q, k, cos, sin = args
-    if (q.dim(), k.dim(), cos.dim(), sin.dim()) != (4, 4, 3, 3) or q.numel() > MOST:
+    if (q.dim(), k.dim(), cos.dim(), sin.dim()) != (4, 4, 3, 3) or q.dtype not in ALLOWED:
+        return False
+    if q.device.type == "cpu" and (q.dtype != torch.float32 or q.numel() > MOST):
         return False
     tokens, width = q.shape[2:]
     if k.shape[2:] != (tokens, width) or cos.shape[1] != tokens or sin.shape != cos.shape:
@@ -98,8 +104,6 @@ class _Signed:
     def of(self, sin: Tensor) -> Tensor:
         """[B, T, dh] to [B, 1, T, dh], the first half negated."""
         if self._sin is not sin:
-            width = sin.shape[-1]
-            sign = torch.ones(width)
-            sign[: width // 2] = -1
-            self._sin, self._signed = sin, (sin * sign).unsqueeze(1)
+            first, second = sin.chunk(2, -1)
+            self._sin, self._signed = sin, torch.cat((-first, second), -1).unsqueeze(1)
         return self._signed
