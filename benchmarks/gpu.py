@@ -2,16 +2,18 @@
 
 Gemma-2-2B's and Llama-3-8B's real shapes in bfloat16, at 1 to 512 rows: traitscope with capture on
 and off, and with its steps compiled, `generate`, and each peer.  A step is the difference of two
-lengths of answers over the steps between them, so that prefill and the recording of steps are in
-neither; both lengths end in the same 128 columns.  Its floor is the larger of (weights and keys
-and values read) over bandwidth and of FLOPs over the peak, both measured here.  What was measured
-is written after each number of rows.  Without a GPU the full run says "not measured"; the quick
-one goes the same way with tiny shapes on the CPU, and compiles nothing.
+lengths of answers over the steps between them, so that prefill is not in it; both lengths end in
+the same 128 columns, and what either took for making steps ready is taken off.  Its floor is the
+larger of (weights and keys and values read) over bandwidth and of FLOPs over the peak, both
+measured here.  What was measured is written after each number of rows.  Without a GPU the full run
+says "not measured"; the quick one goes the same way with tiny shapes on the CPU, and compiles
+nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -200,21 +202,32 @@ def at_rows(
     short, long = work.new
     notes: list[str] = []
 
-    def mine(batching: Batching, temperature: float = 0) -> Callable[[int], Any]:
-        return lambda new: ours.answers(
-            model, asks, direction_SDK, new, batching, temperature=temperature
-        )
+    ready: dict[str, list[float]] = {}  # seconds of making steps ready, by contestant
+
+    def mine(
+        name: str, batching: Batching, temperature: float = 0, capture: bool = True
+    ) -> Callable[[int], Any]:
+        def answer(new: int) -> Any:
+            clock, directions = Clock(), direction_SDK if capture else None
+            made = ours.answers(
+                model, asks, directions, new, batching, clock, temperature=temperature
+            )
+            ready.setdefault(f"{name}|{new}", []).append(clock.preparing)
+            return made
+
+        return answer
 
     ways: dict[str, Callable[[int], Any]] = {
         BASE: lambda new: plain.generated(model.hf, asks, new),
-        "ours": mine(batching),
-        SAMPLED: mine(batching, TEMPERATURE),
-        "ours, capture off": lambda new: ours.uncaptured(model, asks, new, batching),
+        "ours": mine("ours", batching),
+        SAMPLED: mine(SAMPLED, batching, TEMPERATURE),
+        "ours, capture off": mine("ours, capture off", batching, capture=False),
     }
     kinds = {"ours": batching}
     if work.device == "cuda" and rows in COMPILED_ROWS:  # elsewhere it costs minutes
         kinds[COMPILED] = dataclasses.replace(batching, steps="compiled")
-        ways[COMPILED] = mine(kinds[COMPILED])
+        ways[COMPILED] = mine(COMPILED, kinds[COMPILED])
+        torch._dynamo.reset()  # the first shape gets a program of its own, as in a run of its own
     for do in ways.values():  # whatever is made at a first use
         do(long)
     for way, kind in kinds.items():
@@ -244,17 +257,28 @@ def at_rows(
             )
             for new in work.new
         ]
+    ready.clear()
     seconds = common.medians(common.rounds(contestants, asked))
     names = {name.rpartition("|")[0]: None for name in seconds}
-    return {name: step_and_speed(seconds, name, rows, short, long) for name in names}, notes
+    walls = {name: took.wall for name, took in seconds.items()}
+    beside = {name: statistics.median(each) for name, each in ready.items()}
+    return {name: step_and_speed(walls, beside, name, rows, short, long) for name in names}, notes
 
 
 def step_and_speed(
-    seconds: dict[str, Took], name: str, rows: int, short: int, long: int
+    seconds: dict[str, float],
+    ready: dict[str, float],
+    name: str,
+    rows: int,
+    short: int,
+    long: int,
 ) -> tuple[float, float]:
-    whole = seconds[f"{name}|{long}"].wall
-    step = (whole - seconds[f"{name}|{short}"].wall) / (long - short)
-    return max(step, 1e-9), rows * long / whole
+    """Seconds of a step, without those of making steps ready, and tokens a second, with them."""
+    brief, whole = (
+        seconds[f"{name}|{new}"] - ready.get(f"{name}|{new}", 0.0) for new in (short, long)
+    )
+    step = (whole - brief) / (long - short)
+    return max(step, 1e-9), rows * long / seconds[f"{name}|{long}"]
 
 
 def waited(device: str, work: Callable[[], Any]) -> Took:
