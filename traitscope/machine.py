@@ -33,7 +33,8 @@ def versions() -> dict[str, str]:
 def machine() -> dict[str, Any]:
     """`cores` that this process may use, torch's `threads`, `memory`, `devices`, `versions`.
 
-    `float32_matmul` is torch's precision for products in float32: "highest" is float32 itself.
+    `float32_matmul` is torch's precision for products in float32: "highest" is float32 itself,
+    which a run's own products have whatever this says.
     """
     memory = psutil.virtual_memory()
     return {
@@ -41,10 +42,20 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "memory": int(memory.total),
         "memory_free": int(memory.available),
-        "float32_matmul": torch.get_float32_matmul_precision(),
+        "float32_matmul": _float32_matmul(),
         "devices": [*_cuda(), *_mps()],
         "versions": {k: v for k, v in versions().items() if k != "threads"},
     }
+
+
+def _float32_matmul() -> str:
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # each kind of device has been told something of its own
+        of_cuda, of_cpu = (
+            b.matmul.fp32_precision for b in (torch.backends.cuda, torch.backends.mkldnn)
+        )
+        return f"CUDA {of_cuda}, CPU {of_cpu}"
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -12,9 +12,10 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from tests.exact.cheaper import SUBJECTS, fresh, n_packed, plainly, touched, traces
-from tests.exact.reference import NUCLEUS, assert_same, directions, model
-from traitscope.engine import joined, norms, packing, replay, rotary
+from tests.exact.reference import NUCLEUS, assert_same, directions, model, requests
+from traitscope.engine import Batching, generate, joined, norms, packing, replay, rotary
 from traitscope.engine import lean as lean_module
+from traitscope.machine import machine
 
 pytestmark = pytest.mark.usefixtures("everything_is_large")
 
@@ -149,9 +150,7 @@ def test_a_part_of_each_head_is_turned(
     """GLM pairs neighbours, which only its numbers tell."""
     subject = fresh(name, **({"rotary_pct": part} if name == "gpt_neox" else {}))
     made = traces(subject)
-    assert [(kind[1], same) for kind, same in rotary._same.items()] == [
-        (False, name == "gpt_neox")
-    ]
+    assert [(kind[1], same) for kind, same in rotary._same.items()] == [(False, name == "gpt_neox")]
     for generation, trace in plainly(monkeypatch, lambda: traces(subject)).items():
         assert_same(subject, made[generation], trace, NUCLEUS)
 
@@ -258,3 +257,39 @@ def test_another_input_or_order_goes_its_own_way(bias: bool) -> None:
     with joined.joined_projections(subject):
         layers[1](layers[0](x) @ layers[0].weight).sum().backward()
     assert x.grad is not None
+
+
+# --- products in float32 -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_products_in_float32_are_of_float32(first: int) -> None:
+    """Whatever the process has allowed, which is allowed again when the last one is done."""
+    subject = fresh("llama")
+    places = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    before = [place.fp32_precision for place in places]
+
+    def texts() -> Any:
+        wanted = requests((5, 3), (4, 9))
+        return generate(subject, wanted, directions(subject), NUCLEUS, Batching(2))
+
+    def now() -> list[str]:
+        return [place.fp32_precision for place in places]
+
+    try:
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+        assert machine()["float32_matmul"] == "CUDA tf32, CPU bf16"
+        open_ones = [texts(), texts()]
+        for one in open_ones:
+            next(one)
+            assert now() == ["ieee", "ieee"]
+        open_ones[first].close()
+        assert now() == ["ieee", "ieee"]
+        open_ones[1 - first].close()
+        assert now() == ["tf32", "bf16"]
+        list(replay.score_texts(subject, [[1, 2, 3]], directions(subject)))
+        assert now() == ["tf32", "bf16"]
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.fp32_precision = value

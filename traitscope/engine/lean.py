@@ -6,13 +6,15 @@ What a model does in every call and need not on a CPU: lay its weights out for t
 GELU out in eight operations (`norms.py`, `gelus.py`), call small projections of one input one by
 one (`joined.py`), and turn queries and keys apart (`rotary.py`).  On other devices every operation
 is a launch, and so norms, rotary embeddings and plain attention take fewer there too; on CUDA
-attention keeps to kernels that take any shape at once.
+attention keeps to kernels that take any shape at once.  Products in float32 are of float32,
+whatever the process has allowed (TF32, bfloat16): a batch would not be its texts alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 
@@ -37,6 +39,7 @@ def lean(model: Model, *, steps: bool = True) -> Iterator[None]:
     has no products in their dtype, since else it would save little and take as much memory again.
     """
     with ExitStack() as cheaper:
+        cheaper.enter_context(_whole_float32)
         if model.device.type != "cpu":
             cheaper.enter_context(_known_kernels(model.device))
             for way in (grouped_attention, fused_norms, joint_rotary):
@@ -50,6 +53,34 @@ def lean(model: Model, *, steps: bool = True) -> Iterator[None]:
         for way in (joined_projections, grouped_attention, fused_norms, fused_gelus, joint_rotary):
             cheaper.enter_context(way(model))
         yield
+
+
+class _WholeFloat32:
+    """Entered and left in any order by those whose forwards are under way: the first one changes
+    what the process allows, the last one puts it back."""
+
+    def __init__(self) -> None:
+        self._inside, self._before = 0, list[tuple[Any, str]]()
+
+    def __enter__(self) -> None:
+        if not self._inside:
+            # where torch (2.9 and newer) is told what products in float32 may be made of
+            every: list[Any] = [torch.backends.cuda.matmul]
+            every.append(getattr(torch.backends.mkldnn, "matmul", None))
+            known = [products for products in every if hasattr(products, "fp32_precision")]
+            self._before = [(products, products.fp32_precision) for products in known]
+            for products in known:
+                products.fp32_precision = "ieee"
+        self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._inside -= 1
+        if not self._inside:
+            for products, allowed in self._before:
+                products.fp32_precision = allowed
+
+
+_whole_float32 = _WholeFloat32()
 
 
 @contextmanager
