@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from math import ceil
 from typing import Any, Literal
 
-from traitscope.engine.plan import schedule
+from traitscope.engine.plan import FEWEST, schedule
 
 __all__ = ["PHASES", "Amounts", "Forecast", "Lengths", "Opened", "Rates", "forecast"]
 
@@ -150,7 +150,8 @@ def forecast(amounts: Amounts, rates: Rates, lengths: Lengths) -> Forecast:
     """Everything, for answers as long as `lengths` says."""
     new = lengths.of([most for _, most in amounts.texts])
     texts = [(prompt, made) for (prompt, _), made in zip(amounts.texts, new, strict=True)]
-    plan = schedule(texts, amounts.rows, amounts.join, amounts.prompts)
+    fewest = FEWEST if rates.preparing else 1
+    plan = schedule(texts, amounts.rows, amounts.join, amounts.prompts, fewest)
     written = sum(prompt + made for prompt, made in texts) + amounts.read_tokens
     prefill = plan.batches * rates.prefill + plan.prefilled * rates.prefill_token
     fed = plan.fed_rows if rates.preparing else plan.row_steps

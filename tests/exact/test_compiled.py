@@ -35,6 +35,7 @@ OFTEN = ("gemma2", "qwen3_moe")  # the others take minutes together
 def tracing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch._dynamo.reset()
     monkeypatch.setattr(compiling, "BACKEND", "eager")
+    monkeypatch.setattr(steps, "FEWEST", 1)  # or there would be one shape
     yield
     torch._dynamo.reset()
 
@@ -84,6 +85,24 @@ def test_a_second_generation_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -
     assert 0 < once <= 4  # one text and several; a first shape and all that come later
     made("gemma2", "compiled", GREEDY)
     assert len(programs) == once
+
+
+def test_keys_are_not_copied_for_every_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers does so for a compiler, though the attention takes them as they are."""
+    heads = set[tuple[int, int]]()
+
+    def backend(graph: Any, _: object) -> Any:
+        for node in graph.graph.nodes:
+            if "scaled_dot_product_attention" in str(node.target):
+                query, key = (part.meta["example_value"] for part in node.args[:2])
+                heads.add((query.shape[1], key.shape[1]))
+        return graph.forward
+
+    monkeypatch.setattr(compiling, "BACKEND", backend)
+    assert_plain(made("llama", "compiled", GREEDY), "llama", GREEDY)
+    groups = model("llama").anatomy.config.num_key_value_heads
+    assert groups < model("llama").anatomy.n_heads
+    assert heads == {(groups, groups)}
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -5,6 +5,7 @@ behind where a recording fails.  What a GPU makes of it is not tested here.
 from __future__ import annotations
 
 import gc
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -136,3 +137,28 @@ def test_a_capture_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPa
     record(lambda: MADE)
     assert driver.calls[-3:] == ["begin in 2", "end", "wait"]  # another memory
     assert driver.at_rest
+
+
+def test_graphs_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one of them goes what others still write to: also with one that is not used."""
+    driver = Driver(monkeypatch)
+    graphs, record = list[weakref.ref[object]](), CudaGraphs(DEVICE)
+    made = torch.cuda.CUDAGraph
+
+    def graph() -> object:
+        new = made()
+        graphs.append(weakref.ref(new))
+        return new
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", graph)
+    replay = record(lambda: MADE)
+    record(lambda: MADE)  # nobody holds its replay
+    driver.invalid = True
+    with pytest.raises(RuntimeError, match="previous error"):
+        record(lambda: MADE)
+    gc.collect()
+    assert [ref() is None for ref in graphs] == [False, False, False]
+    del record
+    gc.collect()
+    assert [ref() is None for ref in graphs] == [False, True, True]
+    assert replay() is MADE

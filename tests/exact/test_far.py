@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from tests.exact.reference import (
 from tests.far import Log, far_away, moved
 from tests.tiny import hf_model, tokenizer
 from traitscope.core import GenerationConfig, Trace
-from traitscope.engine import Batching, Clock, generate, mean_states, score_texts
+from traitscope.engine import Batching, Clock, decode, generate, mean_states, score_texts
 from traitscope.engine import step as steps
 from traitscope.engine.outbox import STEPS
 from traitscope.engine.step import BucketedStep, Made
@@ -91,6 +92,7 @@ def test_a_step_asks_nothing_of_the_host(
 ) -> None:
     recorder, rows = Recorder(log), set[int]()
     monkeypatch.setattr(steps, "CudaGraphs", lambda device: recorder)
+    monkeypatch.setattr(steps, "FEWEST", 1)
     real = BucketedStep._make
 
     def make(self: BucketedStep, n: int, columns: int) -> Made:
@@ -110,6 +112,33 @@ def test_a_step_asks_nothing_of_the_host(
     wanted = by_name(generate(model(name), texts, direction_SDK, NUCLEUS, Batching(2)))
     for trace, plain in zip(made, wanted, strict=True):
         assert_same(model(name), trace, plain, NUCLEUS)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "llama"])
+def test_a_step_has_fewer_calls(name: str, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a launch there.  What torch fuses on a GPU is counted in its parts: a norm is six."""
+    counts = list[int]()
+
+    def record(compute: Callable[[], Made]) -> Callable[[], Made]:
+        before = log.calls
+        compute()
+        counts.append(log.calls - before)
+        return compute
+
+    monkeypatch.setattr(steps, "CudaGraphs", lambda device: record)
+    subject = far_model(name)
+    texts, direction_SDK = requests((5, 5), (4, 4)), directions(subject)
+
+    def step() -> int:
+        counts.clear()
+        list(generate(subject, texts, direction_SDK, GREEDY, Batching(2, steps="recorded")))
+        (count,) = counts
+        return count
+
+    fewer = step()
+    monkeypatch.setattr(decode, "lean", lambda model: nullcontext())
+    per_block = (step() - fewer) / len(subject.anatomy.blocks)
+    assert per_block >= {"gemma2": 20, "llama": 7}[name]
 
 
 @pytest.mark.parametrize("config", [GREEDY, WIDE, FREE])

@@ -12,7 +12,7 @@ from tests import tiny
 from traitscope.calibrate import reading
 from traitscope.core import Generation, GenerationConfig
 from traitscope.engine import Batching, Clock, Request, Steps, generate
-from traitscope.engine.plan import Schedule, padded, schedule
+from traitscope.engine.plan import FEWEST, Schedule, padded, schedule
 from traitscope.engine.replay import _batches
 from traitscope.engine.step import BucketedStep, Made
 from traitscope.forecast import PHASES, Amounts, Lengths, Opened, Rates, forecast
@@ -56,26 +56,32 @@ def test_what_texts_share_is_counted_as_the_loop_does(rows: int, join: int) -> N
     assert (found.tokens, found.steps) == (clock.tokens, clock.steps)
 
 
+@pytest.mark.parametrize("fewest", [1, 5])
 @pytest.mark.parametrize(("rows", "join"), [(1, 1), (3, 2), (7, 3), (20, 1)])
 def test_shapes_are_those_of_bucketed_steps(
-    rows: int, join: int, monkeypatch: pytest.MonkeyPatch
+    rows: int, join: int, fewest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Texts that cross one bucket's columns, and end in another's."""
     fed = list[int]()
-    real = BucketedStep._compute
+    real, make = BucketedStep._compute, BucketedStep._make
 
     def compute(self: BucketedStep, n: int, columns: int) -> Made:
         fed.append(n)
         return real(self, n, columns)
 
+    def making(self: BucketedStep, n: int, columns: int) -> Made:
+        self._fewest = fewest  # as where they are recorded
+        return make(self, n, columns)
+
     monkeypatch.setattr(BucketedStep, "_compute", compute)
+    monkeypatch.setattr(BucketedStep, "_make", making)
     texts = [*TEXTS, (100, 40), (120, 300), (128, 1), (127, 2), (129, 130)]
     requests = [
         Request(Generation(f"{i:016x}"), tuple((7 * i + t) % 250 for t in range(prompt)), new)
         for i, (prompt, new) in enumerate(texts)
     ]
     clock = counted(endless(tiny.model("llama")), requests, rows, join, "bucketed")
-    found = schedule(texts, rows, join)
+    found = schedule(texts, rows, join, fewest=fewest)
     assert (found.shapes, found.steps) == (clock.shapes, clock.steps)
     assert found.fed_rows == sum(fed)
 
@@ -196,7 +202,7 @@ def test_shapes_of_steps_are_prepared_once() -> None:
     """Where steps are recorded; rows are then powers of two, and slots whole buckets."""
     rates = replace(RATES, preparing=0.5, bucket=128)
     plain, found = (forecast(AMOUNTS, r, Lengths()) for r in (RATES, rates))
-    shapes = schedule(AMOUNTS.texts, AMOUNTS.rows, AMOUNTS.join)
+    shapes = schedule(AMOUNTS.texts, AMOUNTS.rows, AMOUNTS.join, fewest=FEWEST)
     more = 0.5 * shapes.shapes + 100.0 * (shapes.fed_rows - shapes.row_steps)
     assert found.seconds["generate"] == plain.seconds["generate"] + more
     assert found.memory == 1_000_000 + 100 * 2 * 128

@@ -215,8 +215,11 @@ class _Loop:
         rows = [self._open(request, began) for request in requests]
         self.live.extend(rows)
         if shared:
-            for place, one in enumerate(joining, start=first):
-                self._share(one.place, place, shared)
+            self.slots.share([one.place for one in joining], first, shared)
+            for row, one in zip(rows, joining, strict=True):
+                row.numbers[:shared] = self.live[one.place].numbers[:shared]
+                row.stored = shared
+            self.clock.shared_tokens += shared * len(rows)
         length = max(len(row.ids) for row in rows) - 1
         id_BT = torch.zeros(len(rows), length + 1, dtype=torch.int64)
         for i, row in enumerate(rows):
@@ -228,14 +231,6 @@ class _Loop:
         keys = [noise_key(self.config.seed, row.request.generation) for row in rows]
         self.step.enter(first, [row.ids[-1] for row in rows], ends, keys)
 
-    def _share(self, source: int, target: int, columns: int) -> None:
-        """A text takes over the beginning of another one's, with its numbers."""
-        self.slots.share(source, target, columns)
-        there, here = self.live[source], self.live[target]
-        here.numbers[:columns] = there.numbers[:columns]
-        here.stored = columns
-        self.clock.shared_tokens += columns
-
     def _prefill_chunk(
         self, rows: list[_Row], first: int, id_BT: Tensor, offset: int, end: int
     ) -> None:
@@ -243,13 +238,11 @@ class _Loop:
         position_BT = torch.arange(offset, end, device=device).expand(len(rows), -1)
         self.slots.prefill(first, len(rows), offset, end - offset)
         here_BT = id_BT[:, offset:end].to(device)
-        h_BTD = self.step.forward(here_BT, position_BT, end)
         used = [min(len(row.ids) - 1, end) - offset for row in rows]
-        next_BT = id_BT[:, offset + 1 : end + 1]
-        if self.config.prompt_logprobs:
-            logprob_BT = self._own_logprobs(h_BTD, next_BT, used)
-        else:
-            logprob_BT = torch.full(next_BT.shape, torch.nan, device=device)
+        # on their way before the forward, which a device works at while more is asked of it
+        place_N, next_N = self._next_of(id_BT[:, offset + 1 : end + 1], used)
+        h_BTD = self.step.forward(here_BT, position_BT, end)
+        logprob_BT = self._own_logprobs(h_BTD, place_N, next_N)
         parts = [part.cpu().numpy() for part in self.numbers.of_forward(logprob_BT)]
         for i, (row, n) in enumerate(zip(rows, used, strict=True)):
             if n > 0:
@@ -258,14 +251,18 @@ class _Loop:
                 row.stored = offset + n
                 self.clock.tokens += n
 
-    def _own_logprobs(self, h_BTD: Tensor, next_BT: Tensor, used: list[int]) -> Tensor:
-        """ln p of each token that comes next [B, T]; padding costs nothing and has 0."""
+    def _next_of(self, next_BT: Tensor, used: list[int]) -> tuple[Tensor, Tensor]:
+        """The places of a forward's tokens that are no padding, and what comes after each."""
         real_BT = torch.arange(next_BT.shape[1]) < torch.tensor(used)[:, None]
-        place_N = real_BT.flatten().nonzero()[:, 0].to(h_BTD.device)
-        next_N = next_BT[real_BT].to(h_BTD.device)
-        logprob_N = own_logprob(self.model.anatomy, h_BTD.flatten(0, 1)[place_N], next_N)
-        logprob_BT = torch.zeros(next_BT.shape, device=h_BTD.device)
-        logprob_BT.view(-1)[place_N] = logprob_N
+        place_N, device = real_BT.flatten().nonzero()[:, 0], self.model.device
+        return place_N.to(device), next_BT[real_BT].to(device)
+
+    def _own_logprobs(self, h_BTD: Tensor, place_N: Tensor, next_N: Tensor) -> Tensor:
+        """ln p of each token that comes next [B, T]; padding costs nothing and has none."""
+        logprob_BT = torch.full(h_BTD.shape[:2], torch.nan, device=h_BTD.device)
+        if self.config.prompt_logprobs:
+            own_N = own_logprob(self.model.anatomy, h_BTD.flatten(0, 1)[place_N], next_N)
+            logprob_BT.view(-1)[place_N] = own_N
         return logprob_BT
 
     def _open(self, request: Request, began: float) -> _Row:

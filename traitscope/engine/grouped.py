@@ -59,7 +59,7 @@ def grouped_attention(model: Model) -> Iterator[None]:
     if way == "eager":
         with replaced(model, _PLAIN, _plainly):
             yield
-    elif way == _FUSED and model.device.type == "cpu":
+    elif way == _FUSED:
         with exchanged(ALL_ATTENTION_FUNCTIONS, _FUSED, _fused):
             yield
     else:
@@ -107,8 +107,11 @@ def _fused(own: Attend) -> Attend:
         **options: Any,
     ) -> Attended:
         made, mask = None, attention_mask
-        odd = any(options[name] is not None for name in _OTHERS & options.keys())
-        if not dropout and not odd and _same_fused.get(module, True):
+        odd = dropout or any(options[name] is not None for name in _OTHERS & options.keys())
+        if torch.compiler.is_compiling():
+            if not odd and _hands_over(mask, query, key):
+                return _by_groups(query, key, value, mask, scaling), None
+        elif not odd and query.device.type == "cpu" and _same_fused.get(module, True):
             hides = options.get("is_causal")
             hides = getattr(module, "is_causal", True) if hides is None else hides
             seen = laid.seen(query, key) if mask is None and hides else mask
@@ -122,6 +125,31 @@ def _fused(own: Attend) -> Attend:
         return _tried(_same_fused, module, (made, None), wanted)
 
     return attend
+
+
+def _hands_over(mask: Any, query: Tensor, key: Tensor) -> TypeGuard[Tensor]:
+    """Whether it is one token of several heads to a group, with one mask for all of them."""
+    shared = key.shape[1] < query.shape[1] and query.shape[2] == 1
+    return shared and isinstance(mask, Tensor) and mask.shape[1] == 1
+
+
+def _by_groups(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None
+) -> Tensor:
+    """[B, 1, H, dh] by the fused attention, to which heads of a group are tokens of one text.
+
+    So transformers has it too, but to a compiler it hands keys and values copied for every head.
+    """
+    rows, heads, _, width = query.shape
+    shared = heads // key.shape[1]
+    made_BGRd = nn.functional.scaled_dot_product_attention(
+        query.reshape(rows, -1, shared, width),
+        key,
+        value,
+        attn_mask=mask.expand(-1, -1, shared, -1),
+        scale=scale,
+    )
+    return made_BGRd.reshape(rows, 1, heads, -1)
 
 
 def _tried(

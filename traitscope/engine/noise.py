@@ -33,7 +33,8 @@ def noise_key(seed: int, generation: Generation) -> int:
 
 
 def gumbel(key_B: Tensor, position_B: Tensor, token_BC: Tensor) -> Tensor:
-    """Standard Gumbel noise [B, C] in float32, a function of its three int64 arguments alone.
+    """Standard Gumbel noise [B, C] in float32, a function of its three int64 arguments alone; the
+    candidates are [B, C], or [1, C] where all rows have the same.
 
     32 random bits make w in (0, 1); -log(-log(1 - w)) keeps the large values exact, where w is
     small.

@@ -54,8 +54,13 @@ class Numbers:
         logprob_B1 = logprob_B[:, None]
         if self.at_once is None or self.scores is None:
             parts = self.of_forward(logprob_B1)
-        else:  # float32, whatever the states are
-            parts = [*self.scores.states(), logprob_B1[..., None], *self._kept(self.scores)]
+        else:
+            states = self.scores.states()
+            if (
+                states[0].dtype != torch.float32
+            ):  # at once: joined to others they are widened singly
+                states = [torch.cat(states, dim=2).float()]
+            parts = [*states, logprob_B1[..., None], *self._kept(self.scores)]
         return torch.cat(parts, dim=2)[:, 0]
 
     def finish(self, step_NX: Tensor) -> Tensor:

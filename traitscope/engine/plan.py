@@ -12,14 +12,18 @@ from dataclasses import dataclass
 
 from traitscope.engine.joining import arranged
 
-__all__ = ["COLUMNS", "Schedule", "bucket", "padded", "schedule"]
+__all__ = ["COLUMNS", "FEWEST", "Schedule", "bucket", "padded", "schedule"]
 
 COLUMNS = 128  # slots have whole buckets of so many; bucketed steps look at whole ones
+# rows of a step that is made ready first: fewer would take about as long (it is weights that are
+# read), and making a shape ready costs dozens of steps
+FEWEST = 32
 
 
-def bucket(n: int, columns: int, rows: int) -> tuple[int, int]:
+def bucket(n: int, columns: int, rows: int, fewest: int = 1) -> tuple[int, int]:
     """Rows and columns of the bucketed step that n rows and their columns need, of `rows` slots."""
-    return min(1 << (n - 1).bit_length(), rows), -(-columns // COLUMNS) * COLUMNS
+    wide = -(-columns // COLUMNS) * COLUMNS
+    return min(max(fewest, 1 << (n - 1).bit_length()), rows), wide
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,12 @@ def schedule(
     rows: int,
     join: int = 1,
     prompts: Sequence[Sequence[int]] | None = None,
+    fewest: int = 1,
 ) -> Schedule:
     """For texts of (prompt tokens, new tokens), `rows` at once.
 
-    `prompts` are their ids, for what they share; without them nothing is shared.
+    `prompts` are their ids, for what they share; without them nothing is shared.  `fewest` rows
+    has a bucketed step.
     """
     waiting = sorted(range(len(texts)), key=lambda i: -texts[i][0])
     capacity = min(rows, len(texts))
@@ -80,7 +86,7 @@ def schedule(
         row_steps += stretch * n
         columns += n * (stretch * first + stretch * (stretch - 1) // 2)
         ends = range(first, first + stretch + COLUMNS, COLUMNS)
-        here = {bucket(n, min(end, first + stretch - 1), capacity) for end in ends}
+        here = {bucket(n, min(end, first + stretch - 1), capacity, fewest) for end in ends}
         shapes |= here
         fed_rows += stretch * max(rows for rows, _ in here)
         live = [(i, at + stretch, left - stretch) for i, at, left in live if left > stretch]

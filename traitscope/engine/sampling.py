@@ -116,8 +116,9 @@ def _best_of_all(
 
 
 def _noisiest(weight_BC: Tensor, token_BC: Tensor, key_B: Tensor, position_B: Tensor) -> Tensor:
+    """Of candidates [B, C], or [1, C] where all rows have the same."""
     noisy_BC = weight_BC + gumbel(key_B, position_B, token_BC)
-    return token_BC.gather(1, noisy_BC.argmax(dim=-1, keepdim=True))[:, 0]
+    return token_BC.expand_as(noisy_BC).gather(1, noisy_BC.argmax(dim=-1, keepdim=True))[:, 0]
 
 
 def _cuts_k(config: GenerationConfig, logprob_BV: Tensor) -> bool:
@@ -125,8 +126,7 @@ def _cuts_k(config: GenerationConfig, logprob_BV: Tensor) -> bool:
 
 
 def _every(weight_BV: Tensor) -> tuple[Tensor, Tensor]:
-    every_V = torch.arange(weight_BV.shape[1], device=weight_BV.device)
-    return weight_BV, every_V.expand_as(weight_BV)
+    return weight_BV, torch.arange(weight_BV.shape[1], device=weight_BV.device)[None]
 
 
 def _candidates(weight_BV: Tensor, config: GenerationConfig, ask: bool) -> tuple[Tensor, Tensor]:

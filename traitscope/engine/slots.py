@@ -95,7 +95,9 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not f
                 store.view(-1, width).index_copy_(0, place_N, new.reshape(-1, width))
         return self.keys[used, :, : now.columns], self.values[used, :, : now.columns]
 
-    def copy(self, source: int, target: int, columns: int) -> None:
+    def copy(self, source: int | Tensor, target: int | slice, columns: int) -> None:
+        if isinstance(source, Tensor):
+            source = source.to(self.keys.device)
         for store in (self.keys, self.values):
             store[target, :, :columns] = store[source, :, :columns]
 
@@ -125,18 +127,20 @@ class Slots(Cache):  # type: ignore[misc]  # transformers is not followed
         """The next forward writes one column per row, at `position_B` [n]; rows 0..n-1."""
         self._announced.now = _Forward(0, position_B.shape[0], 0, position_B, columns)
 
+    @torch.inference_mode()
     def move(self, source: int, target: int, columns: int) -> None:
         """Row `source` takes the place of row `target`."""
-        self._copy(source, target, columns)
-
-    def share(self, source: int, target: int, columns: int) -> None:
-        """Row `target` begins as row `source` does: the same first `columns` tokens."""
-        self._copy(source, target, columns)
-
-    @torch.inference_mode()
-    def _copy(self, source: int, target: int, columns: int) -> None:
         for layer in self.layers:
             layer.copy(source, target, columns)
+
+    @torch.inference_mode()
+    def share(self, sources: list[int], first: int, columns: int) -> None:
+        """Rows from `first` on begin as others do: each has the first `columns` tokens of its
+        source, which is none of them."""
+        alike = len(set(sources)) == 1  # a copy that is not gathered first
+        source = sources[0] if alike else torch.tensor(sources)
+        for layer in self.layers:
+            layer.copy(source, slice(first, first + len(sources)), columns)
 
 
 def masks(config: Any, position_BT: Tensor, columns: int, dtype: torch.dtype) -> Any:

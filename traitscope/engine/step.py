@@ -26,7 +26,7 @@ from torch import Tensor
 from traitscope.core import GenerationConfig
 from traitscope.engine.compiling import Compiled, NotCompiled
 from traitscope.engine.numbers import Numbers
-from traitscope.engine.plan import bucket
+from traitscope.engine.plan import FEWEST, bucket
 from traitscope.engine.sampling import pick
 from traitscope.engine.slots import Slots, masks
 from traitscope.errors import memory_errors
@@ -49,7 +49,8 @@ class Step:
         self.refused = ""  # why steps are not recorded though they should be
         self.preparing = 0.0  # seconds of making ready, which is done once for a shape
         self.shapes = 0  # that were made ready
-        self.ask = True  # sampling may ask the host whether its first candidates suffice
+        # sampling may ask the host whether its first candidates suffice: in float64, unknown to MPS
+        self.ask = model.device.type != "mps"
         zeros = torch.zeros(slots.rows, dtype=torch.int64, device=model.device)
         self.id_B, self.position_B, self.key_B = zeros, zeros.clone(), zeros.clone()
 
@@ -108,7 +109,8 @@ class Step:
 
 
 class BucketedStep(Step):
-    """Steps in few shapes: rows a power of two, columns a multiple of 128.
+    """Steps in few shapes: rows a power of two, columns a multiple of 128.  Where shapes are made
+    ready first there are few of few rows (`FEWEST`).
 
     `record` turns the making of one shape's step into its replay; what it gives is copied at
     once, since a replay writes where the one before did.  None: a shape's step is made as it is.
@@ -134,17 +136,19 @@ class BucketedStep(Step):
         if compiled is not None:
             self._ways.insert(0, compiled(self._compute))
         self._replays: dict[tuple[int, int], Callable[[], Made]] = {}
+        self._fewest = FEWEST if record is not None or compiled is not None else 1
         self._held = 0  # rows of the step before
 
     def close(self) -> None:
         self._ways.clear()
         self._replays.clear()
+        self._record = None  # with it go all graphs at once
 
     def _make(self, n: int, columns: int) -> Made:
         if n != self._held:  # places that nobody holds look at their first column
             self.position_B[n:].zero_()
             self._held = n
-        rows, wide = bucket(n, columns, self.slots.rows)
+        rows, wide = bucket(n, columns, self.slots.rows, self._fewest)
         replay = self._replays.get((rows, wide)) or self._prepared(rows, wide, n)
         if replay is None:
             return self._compute(n, columns)
@@ -161,8 +165,8 @@ class BucketedStep(Step):
         else:
             replay = self._by_a_way(rows, columns, n)
         if replay is None:
-            self._replays.clear()  # one memory is behind them all
-            self.ask = self.id_B.device.type != "mps"  # whose sampler would need float64
+            self.close()
+            self.ask = self.id_B.device.type != "mps"
         else:
             self._replays[rows, columns] = replay
         self.shapes += 1
@@ -217,8 +221,7 @@ class BucketedStep(Step):
         Rounding may make another token of a close call: its log probability is another one, too.
         """
         apart_BW = (numbers_BW - plain_BW).abs()
-        if apart_BW.shape[1] > 1:
-            apart_BW[:, self.numbers.logprob_at] *= same_B
+        apart_BW[:, self.numbers.logprob_at] *= same_B
         apart = float(apart_BW.max())
         moved = float((plain_BW - before_BW).abs().max())
         if apart <= _ALLOWED * float(plain_BW.abs().max()) and apart <= moved / 4:
@@ -248,9 +251,10 @@ class CudaGraphs:
     """Records steps as CUDA graphs: warmed up beside the stream, captured, then replayed.
 
     All of them work in one memory: they are replayed one at a time, and what one made is copied
-    before the next begins.  What waits for the host is found in the warm-up, where it can be said
-    which call it is and no recording is broken.  Warm-up and capture share a stream, whose
-    libraries have their workspaces then.
+    before the next begins.  They go together as well: with one of them goes the workspace of the
+    stream that all were recorded on, which others would still write to.  What waits for the host
+    is found in the warm-up, where it can be said which call it is and no recording is broken.
+    Warm-up and capture share a stream, whose libraries have their workspaces then.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -258,6 +262,7 @@ class CudaGraphs:
         with torch.cuda.device(device):
             self._beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._memory: Any = None
+        self._graphs = list[torch.cuda.CUDAGraph]()
 
     def __call__(self, compute: Callable[[], Made]) -> Callable[[], Made]:
         with torch.cuda.device(self._device):
@@ -286,6 +291,7 @@ class CudaGraphs:
     def _captured(self, compute: Callable[[], Made]) -> tuple[torch.cuda.CUDAGraph, Made]:
         """As `torch.cuda.graph` does, which where it fails leaves its stream and memory taken."""
         graph = torch.cuda.CUDAGraph()
+        self._graphs.append(graph)
         self._memory = self._memory or torch.cuda.graph_pool_handle()
         graph.capture_begin(pool=self._memory, capture_error_mode="thread_local")
         try:
