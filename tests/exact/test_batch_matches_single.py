@@ -7,6 +7,7 @@ all sorts of times, by an end token or by their own limit, so that places are ta
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from tests.exact.reference import (
 )
 from traitscope.core import GenerationConfig, Trace
 from traitscope.engine import Batching, Clock, Request, generate
+from traitscope.errors import InputError
 from traitscope.models import Model
 
 LENGTHS = (3, 1, 44, 9, 1, 17, 2, 6)
@@ -219,3 +221,28 @@ def test_the_judge_knows_which_token_is_next(config: GenerationConfig) -> None:
         for position in range(trace.n_prompt, len(trace.token_ids)):
             best = int(perturbed(subject, trace, position, config).argmax())
             assert best == trace.token_ids[position]
+
+
+# --- what cannot be asked ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ids", [(), (3, 300), (-1, 3)])
+def test_ids_that_are_none(ids: tuple[int, ...]) -> None:
+    subject, (wanted,) = model("llama"), requests((6,), (8,))
+    with pytest.raises(InputError, match="at least one token id, each from 0 to"):
+        run(subject, [replace(wanted, token_ids=ids)], GREEDY, Batching(1))
+
+
+@pytest.mark.parametrize("change", [lambda d: d[1:], lambda d: d[:, 1:], lambda d: d[0]])
+def test_directions_of_another_model(change: Any) -> None:
+    subject, direction_SDK = model("llama"), change(directions(model("llama")))
+    with pytest.raises(InputError, match="a vector for each site, got"):
+        list(generate(subject, requests((6,), (8,)), direction_SDK, GREEDY, Batching(1)))
+
+
+def test_steps_cannot_be_recorded_on_a_cpu() -> None:
+    """And nothing is left on the model."""
+    subject, batching = model("llama"), Batching(2, steps="recorded")
+    with pytest.raises(InputError, match="on 'cpu', got 'recorded'"):
+        run(subject, requests((6,), (8,)), GREEDY, batching)
+    assert not any("forward" in vars(module) for module in subject.hf.modules())

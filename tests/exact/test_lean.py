@@ -12,9 +12,11 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from tests.exact.cheaper import SUBJECTS, fresh, n_packed, plainly, touched, traces
-from tests.exact.reference import NUCLEUS, assert_same, directions, model, requests
+from tests.exact.reference import NUCLEUS, assert_same, directions, model, requests, run
+from traitscope.checkup import at_load
 from traitscope.engine import Batching, generate, joined, norms, packing, replay, rotary
 from traitscope.engine import lean as lean_module
+from traitscope.errors import InputError
 from traitscope.machine import machine
 
 pytestmark = pytest.mark.usefixtures("everything_is_large")
@@ -203,6 +205,19 @@ def test_a_turn_that_pairs_otherwise_is_found_out() -> None:
     assert rotary._same == {(odd, True, "cpu", torch.float32): False}
 
 
+@pytest.mark.parametrize("name", ["cohere", "glm", "llama"])
+def test_a_turn_is_not_judged_where_nothing_is_turned(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a text's first position any two ways give the same, and one token is a whole text."""
+    subject = fresh(name)
+    run(subject, requests((1,), (1,)), NUCLEUS, Batching(1))
+    assert list(rotary._same.values()) == [name == "llama"]
+    made = traces(subject)
+    for generation, trace in plainly(monkeypatch, lambda: traces(subject)).items():
+        assert_same(subject, made[generation], trace, NUCLEUS)
+
+
 # --- projections of one input --------------------------------------------------------------------
 
 
@@ -293,3 +308,54 @@ def test_products_in_float32_are_of_float32(first: int) -> None:
     finally:
         for place, value in zip(places, before, strict=True):
             place.fp32_precision = value
+
+
+# --- what the process has set --------------------------------------------------------------------
+
+
+def test_dropout_is_off_whoever_trains_meanwhile() -> None:
+    subject = fresh("gpt2", attn_pdrop=0.5, resid_pdrop=0.5, embd_pdrop=0.5)
+    wanted = traces(subject)
+    subject.hf.train()
+    subject.anatomy.blocks[1].module.eval()
+    before = [module.training for module in subject.hf.modules()]
+    for generation, trace in traces(subject).items():
+        np.testing.assert_array_equal(trace.score, wanted[generation].score)
+    assert [module.training for module in subject.hf.modules()] == before
+
+
+@pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float64])
+def test_another_default_dtype_is_refused(narrow: torch.dtype) -> None:
+    subject = fresh("llama")
+    torch.set_default_dtype(narrow)
+    try:
+        with pytest.raises(InputError, match=rf"to be float32, got {narrow}\. Set it back"):
+            traces(subject)
+        with pytest.raises(InputError, match="default dtype"):
+            list(replay.score_texts(subject, [[1, 2]], np.zeros((7, 64, 1), dtype=np.float32)))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert touched(subject) == []
+
+
+def test_autocast_is_refused() -> None:
+    subject = fresh("llama")
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(InputError, match="Leave it before"):
+        traces(subject)
+
+
+def test_the_models_own_way_is_held_against_the_cheaper_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A cheaper way that is wrong must not be held against itself."""
+    subject = fresh("llama")
+
+    def slots() -> bool | None:
+        return next(p.held for p in at_load(subject) if p.name == "slots = a plain forward")
+
+    assert slots()
+    real = rotary._turned
+    # found right on what it is tried with, and wrong afterwards
+    monkeypatch.setattr(rotary, "_turned", lambda *args: [x * 1.02 for x in real(*args)])
+    assert set(rotary._same.values()) == {True}
+    assert slots() is False

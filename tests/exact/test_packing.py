@@ -78,6 +78,8 @@ CHANGES = {
     "all of it, by .data": lambda weight: weight.data.add_(0.3),
     "one row, by .data": lambda weight: weight.data[5].zero_(),
     "one column, by .data": lambda weight: weight.data[:, 41].zero_(),
+    "a part of some rows, by .data": lambda weight: weight.data[2:6, 24:40].add_(1),
+    "one number, by .data": lambda weight: weight.data[7, 3].add_(5),
     "its place": lambda weight: weight.set_(torch.randn_like(weight)),
 }
 

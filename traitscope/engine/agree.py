@@ -233,7 +233,7 @@ def _apart(a: Trace, b: Trace) -> float:
 def _replayed(model: Model, traces: list[Trace]) -> float:
     worst = 0.0
     texts = [trace.token_ids.tolist() for trace in traces]
-    for text in score_texts(model, texts, _direction(model)):
+    for text in score_texts(model, texts, _direction(model), own=True):
         difference = np.abs(traces[text.index].score - text.score).max(axis=-1) / text.norm
         worst = max(worst, float(np.nan_to_num(difference, nan=np.inf).max()))
     return worst

@@ -35,7 +35,7 @@ from traitscope.engine.outbox import HostCopy, Outbox
 from traitscope.engine.plan import COLUMNS
 from traitscope.engine.slots import Slots
 from traitscope.engine.step import step_for
-from traitscope.errors import memory_errors
+from traitscope.errors import InputError, memory_errors
 from traitscope.models import Model, Scores, Taps
 
 __all__ = ["Batching", "Clock", "Request", "Steps", "generate"]
@@ -123,8 +123,9 @@ def generate(
     `direction_SDK` [S, D, K] unit float32, or None to tap nothing (traces then have no sites: what
     the cost of taps is measured against); `keep`: indices of the sites whose states come with the
     trace.  Every request must fit the model's context (the caller records those that do not).
-    Longest prompts go first.
+    Longest prompts go first.  InputError for what no model can be asked.
     """
+    _check(model, requests, direction_SDK)
     if requests:
         with memory_errors(), lean(model):
             loop = _Loop(model, requests, direction_SDK, config, batching, clock or Clock(), keep)
@@ -133,6 +134,24 @@ def generate(
                     yield from loop.run(on_step)
             finally:
                 loop.step.close()
+
+
+def _check(
+    model: Model, requests: Sequence[Request], direction_SDK: NDArray[np.float32] | None
+) -> None:
+    for request in requests:
+        ids, name = request.token_ids, request.generation.id
+        if not ids or not 0 <= min(ids) <= max(ids) < model.vocabulary:
+            raise InputError(
+                f"Text {name}: expected at least one token id, each from 0 to "
+                f"{model.vocabulary - 1}, got {list(ids[:8]) or 'none'}."
+            )
+    wanted = (len(model.sites), model.anatomy.d_model)
+    if direction_SDK is not None and direction_SDK.shape[:2] != wanted:
+        raise InputError(
+            f"directions: expected [{wanted[0]}, {wanted[1]}, traits], a vector for each site, got "
+            f"{list(direction_SDK.shape)}."
+        )
 
 
 class _Loop:
@@ -158,7 +177,6 @@ class _Loop:
             direction = torch.from_numpy(np.ascontiguousarray(direction_SDK)).to(model.device)
             self.n_sites, self.n_traits = direction.shape[0], direction.shape[2]
             self.scores = Scores(direction, keep)
-            self.taps = Taps(model.anatomy, self.scores)
         self.n_kept = len(keep)
         scores_wide = self.n_sites * (1 + self.n_traits)
         self.width = 1 + scores_wide + self.n_kept * model.anatomy.d_model
@@ -170,6 +188,8 @@ class _Loop:
         self.outbox = Outbox(self.capacity, self.width, finish, at_once)
         self.live: list[_Row] = []
         self.ended: list[_Row] = []  # texts whose numbers are still on their way
+        if self.scores is not None:  # last: what has failed so far has left nothing on the model
+            self.taps = Taps(model.anatomy, self.scores)
 
     def run(self, on_step: Callable[[Clock], None]) -> Iterator[Trace]:
         flight: _Flight | None = None
@@ -259,7 +279,8 @@ class _Loop:
 
     def _own_logprobs(self, h_BTD: Tensor, place_N: Tensor, next_N: Tensor) -> Tensor:
         """ln p of each token that comes next [B, T]; padding costs nothing and has none."""
-        logprob_BT = torch.full(h_BTD.shape[:2], torch.nan, device=h_BTD.device)
+        size, device = h_BTD.shape[:2], h_BTD.device
+        logprob_BT = torch.full(size, torch.nan, dtype=torch.float32, device=device)
         if self.config.prompt_logprobs:
             own_N = own_logprob(self.model.anatomy, h_BTD.flatten(0, 1)[place_N], next_N)
             logprob_BT.view(-1)[place_N] = own_N

@@ -9,7 +9,9 @@ there it takes twice as long for one row as for two.  Off the CPU it is the plai
 that gain: fewer launches, and no copies.
 
 Each block's own function is held against this one when it is first called and goes on where the
-two differ, as it does with all that is not known here.
+two differ, as it does with all that is not known here.  The plain way is held against it in
+float32, and stays where the block has parameters of its own: a sink may be small at first, and
+great in another text.
 
 Legend: B rows, H heads, G groups (key-value heads), R = H / G, T tokens, C columns, L = B * G,
 N = R * T, dh head width.
@@ -84,10 +86,17 @@ def _plainly(own: Attend) -> Attend:
         if others or not shared or not _fits(mask, query, key) or not _same.get(module, True):
             return own(module, query, key, value, mask, *others, **options)
         scale = options.get("scaling") or query.shape[-1] ** -0.5
-        made = _grouped(laid, query, key, value, mask, scale, options.get("softcap"))
-        if module in _same:
-            return made
-        return _tried(_same, module, made, own(module, query, key, value, mask, **options))
+        softcap = options.get("softcap")
+        if module not in _same:
+            q, k, v, m = (x.float() for x in (query, key, value, mask))
+            made, wanted = (
+                _grouped(_Laid(), q, k, v, m, scale, softcap),
+                own(module, q, k, v, m, **options),
+            )
+            _same[module] = not module._parameters and _near(made, wanted)
+        if _same[module]:
+            return _grouped(laid, query, key, value, mask, scale, softcap)
+        return own(module, query, key, value, mask, **options)
 
     return attend
 
@@ -122,7 +131,9 @@ def _fused(own: Attend) -> Attend:
         wanted = own(module, query, key, value, mask, dropout=dropout, scaling=scaling, **options)
         if made is None:
             return wanted
-        return _tried(_same_fused, module, (made, None), wanted)
+        # ours, at the first step too: a text knows nothing of what came before it
+        _same_fused[module] = _near((made, None), wanted)
+        return (made, None) if _same_fused[module] else wanted
 
     return attend
 
@@ -152,14 +163,9 @@ def _by_groups(
     return made_BGRd.reshape(rows, 1, heads, -1)
 
 
-def _tried(
-    same: WeakKeyDictionary[nn.Module, bool], module: nn.Module, made: Attended, wanted: Attended
-) -> Attended:
-    """Ours, at the first step too, unless the two differ: a text knows nothing of what came
-    before it."""
+def _near(made: Attended, wanted: Attended) -> bool:
     apart = float((made[0] - wanted[0]).abs().max())
-    same[module] = apart <= ALLOWED[wanted[0].dtype] * float(wanted[0].abs().max())
-    return made if same[module] else wanted
+    return apart <= ALLOWED[wanted[0].dtype] * float(wanted[0].abs().max())
 
 
 def _fits(mask: Any, query: Tensor, key: Tensor) -> TypeGuard[Tensor]:
@@ -257,5 +263,6 @@ class _Laid:
             return None
         if self._seen.shape[-1] != tokens:
             least = torch.finfo(torch.float32).min
-            self._seen = torch.full((1, 1, tokens, tokens), least).triu_(1)
+            full = torch.full((1, 1, tokens, tokens), least, dtype=torch.float32)
+            self._seen = full.triu_(1)
         return self._seen

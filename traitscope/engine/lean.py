@@ -26,20 +26,28 @@ from traitscope.engine.joined import joined_projections
 from traitscope.engine.norms import fused_norms
 from traitscope.engine.packing import has_products, packed_weights
 from traitscope.engine.rotary import joint_rotary
+from traitscope.errors import InputError
 from traitscope.models import Model
 
 __all__ = ["lean"]
 
 
 @contextmanager
-def lean(model: Model, *, steps: bool = True) -> Iterator[None]:
+def lean(model: Model, *, steps: bool = True, own: bool = False) -> Iterator[None]:
     """Within it, forwards of `model` in inference are cheaper.
 
     Without `steps` all of them have many tokens: weights are then packed only where the processor
     has no products in their dtype, since else it would save little and take as much memory again.
+    With `own` nothing is cheaper: it is what the others are held against.  InputError where what
+    the process has set would change what the model computes.
     """
+    _check_as_usual(model.device)
     with ExitStack() as cheaper:
         cheaper.enter_context(_whole_float32)
+        cheaper.enter_context(_at_rest(model))
+        if own:
+            yield
+            return
         if model.device.type != "cpu":
             cheaper.enter_context(_known_kernels(model.device))
             for way in (grouped_attention, fused_norms, joint_rotary):
@@ -53,6 +61,33 @@ def lean(model: Model, *, steps: bool = True) -> Iterator[None]:
         for way in (joined_projections, grouped_attention, fused_norms, fused_gelus, joint_rotary):
             cheaper.enter_context(way(model))
         yield
+
+
+def _check_as_usual(device: torch.device) -> None:
+    """Both are the process's own, and would make other numbers than the model's dtype does."""
+    if torch.is_autocast_enabled(device.type):
+        raise InputError(
+            f"Expected no torch.autocast on '{device.type}', got one: states are taken as the "
+            "model's own dtype makes them. Leave it before, or load the model in that dtype."
+        )
+    if torch.get_default_dtype() != torch.float32:
+        raise InputError(
+            f"Expected torch's default dtype to be float32, got {torch.get_default_dtype()}. "
+            "Set it back with torch.set_default_dtype(torch.float32) once the model is loaded."
+        )
+
+
+@contextmanager
+def _at_rest(model: Model) -> Iterator[None]:
+    """Without dropout, whoever has called `train()` meanwhile."""
+    training = [module for module in model.hf.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 class _WholeFloat32:

