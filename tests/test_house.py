@@ -53,6 +53,7 @@ RANK = {
     "pocket.evaluate": 4,
     "pocket.measure": 4,
     "machine": 3,
+    "others": 3,
     "gauge": 4,
     "forecast": 4,
     "usage": 4,
