@@ -41,7 +41,7 @@ class Others:
 
 
 def _busy() -> float:
-    """Seconds that all processors have worked, or were kept from it by a machine around this one."""
+    """Seconds that all processors have worked, or were kept from it by a machine around this."""
     return float(sum(n for name, n in psutil.cpu_times()._asdict().items() if name not in _IDLE))
 
 

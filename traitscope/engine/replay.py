@@ -23,6 +23,7 @@ from traitscope.core import Float32
 from traitscope.engine.joining import forward_tokens
 from traitscope.engine.lean import lean
 from traitscope.engine.logprob import own_logprob
+from traitscope.engine.undisturbed import undisturbed
 from traitscope.errors import memory_errors
 from traitscope.models import Means, Model, Scores, Taps
 
@@ -60,11 +61,12 @@ def score_texts(
 
     `direction_SDK` [S, D, K] unit float32 (K may be 0).  `logprobs` takes the model's own log
     probability of each token but the first; `keep`: indices of the sites whose states come too.
-    `own` reads them as the model's own code does, with nothing made cheaper.
+    `own` reads them as the model's own code does, with nothing made cheaper: the reference.
     """
     direction = torch.from_numpy(np.ascontiguousarray(direction_SDK)).to(model.device)
     sink = Scores(direction, keep)
-    with memory_errors(), lean(model, steps=False, own=own), Taps(model.anatomy, sink):
+    around = undisturbed(model) if own else lean(model, steps=False)
+    with memory_errors(), around, Taps(model.anatomy, sink):
         for batch, chosen in enumerate(_batches(texts, batch_tokens or forward_tokens(model))):
             began = time.perf_counter()
             rows = [texts[i] for i in chosen]
