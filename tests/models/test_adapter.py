@@ -105,6 +105,16 @@ def test_without_peft_it_is_said(
         load(str(base), device="cpu", adapter=str(tmp_path))
 
 
+@WITH_PEFT
+@pytest.mark.filterwarnings("ignore")
+def test_learnt_prompts_are_no_weights_to_merge(base: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    config = peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    peft.get_peft_model(hf_model("llama"), config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="which puts a learnt prompt before each"):
+        load(str(base), device="cpu", adapter=str(tmp_path))
+
+
 # --- quantised -----------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ from traitscope.core import Prompt
 from traitscope.engine import Batching, generate
 from traitscope.errors import InputError, ModelError
 from traitscope.models import Checkpoint, Model, load, locate, pick_device
+from traitscope.models.checkpoint import _attention
 
 
 def _save(folder: Path, name: str = "llama", *, shard: str = "1GB", **changes: Any) -> Path:
@@ -123,6 +124,43 @@ def test_dtype_auto_is_what_the_checkpoint_says(folder: Path, key: str, said: st
 def test_dtype_auto_reads_a_wrapper_s_text_part(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"text_config": {"dtype": "bfloat16"}}))
     assert Checkpoint("mine", tmp_path).dtype("auto") == "bfloat16"
+
+
+@pytest.mark.parametrize("key", ["_attn_implementation", "attn_implementation"])
+@pytest.mark.parametrize(
+    ("asked", "had"),
+    [
+        ("flex_attention", "sdpa"),
+        ("flash_attention_2", "sdpa"),
+        ("sdpa", "sdpa"),
+        ("eager", "eager"),
+        (None, "sdpa"),
+    ],
+)
+def test_a_way_of_attention_that_a_config_asks_for(
+    saved: Path, folder: Path, key: str, asked: str | None, had: str
+) -> None:
+    """One that cannot take our masks, or is not installed, is left for one that is."""
+    _edit_config(folder, **{key: asked})
+    model = load(str(folder), device="cpu")
+    assert model.hf.config._attn_implementation == had
+    assert _numbers(model)[0][0] == _numbers(load(str(saved), device="cpu"))[0][0]
+
+
+def test_where_fused_attention_is_not_to_be_trusted_no_config_can_ask_for_it(folder: Path) -> None:
+    mps = torch.device("mps")
+    assert _attention(locate(str(folder)), mps) == {"attn_implementation": "eager"}
+    _edit_config(folder, _attn_implementation="sdpa")
+    found = _attention(locate(str(folder)), mps)
+    assert found["attn_implementation"] == "eager"
+    assert found["config"]._attn_implementation is None
+    assert _attention(locate(str(folder)), torch.device("cpu")) == {}
+
+
+def test_a_class_without_fused_attention_is_loaded_with_its_own(tmp_path: Path) -> None:
+    _save(tmp_path, "xglm")
+    _edit_config(tmp_path, _attn_implementation="flex_attention")
+    assert load(str(tmp_path), device="cpu").hf.config._attn_implementation == "eager"
 
 
 def test_what_a_run_records(saved: Path) -> None:

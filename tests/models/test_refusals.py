@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.tiny import BASE, EXTRA, hf_model, tokenizer
+from traitscope.engine import agreement
+from traitscope.engine.agree import Probe
 from traitscope.errors import ModelError
 from traitscope.models import FAMILIES, Model
+from traitscope.models.anatomy import text_config
 from traitscope.models.refusals import REASONS, REFUSED, RULES, context_of, refuse
 
 DOCS = Path(__file__).parents[2] / "docs" / "models.md"
@@ -99,6 +105,126 @@ def test_rotary_factors_do_not_depend_on_the_neighbours(kind: str) -> None:
             assert torch.allclose(hf(mixed).logits[:1, :8], alone, atol=1e-4) is same
 
 
+# --- forms of any architecture -------------------------------------------------------------------
+
+
+def _one_sentence(hf: Any, said: str) -> None:
+    with pytest.raises(ModelError, match=said) as caught:
+        Model.wrap(hf, tokenizer(), allow_unproven=True)
+    assert str(caught.value).startswith("Expected ")
+    assert "\n" not in str(caught.value)
+
+
+class _Prompted(nn.Module):
+    """As peft's prefix tuning, where peft is not installed."""
+
+    def __init__(self, hf: Any, *learnt: bool) -> None:
+        super().__init__()
+        self.hf = hf
+        self.peft_config = {
+            f"a{i}": SimpleNamespace(is_prompt_learning=p) for i, p in enumerate(learnt)
+        }
+
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(name) if name in ("hf",) else getattr(self.hf, name)
+
+    def forward(self, *args: Any, **given: Any) -> Any:
+        return self.hf(*args, **given)
+
+
+def test_learnt_prompts_are_refused() -> None:
+    _one_sentence(_Prompted(hf_model("llama"), False, True), "adapter 'a1'.*learnt prompt before")
+    Model.wrap(_Prompted(hf_model("llama"), False), tokenizer())
+
+
+@pytest.mark.parametrize(
+    "kind", ["PrefixTuningConfig", "PromptTuningConfig", "PromptEncoderConfig"]
+)
+def test_learnt_prompts_of_peft_are_refused(kind: str) -> None:
+    peft = pytest.importorskip("peft")
+    config = getattr(peft, kind)(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    _one_sentence(
+        peft.get_peft_model(hf_model("llama"), config), rf"\({kind}\), which puts a learnt"
+    )
+
+
+@pytest.mark.parametrize("way", ["flex_attention", "flash_attention_2", "paged|sdpa"])
+def test_a_way_of_attention_that_cannot_take_our_masks_is_refused(way: str) -> None:
+    hf = hf_model("llama")
+    hf.config._attn_implementation_internal = way  # past the check for what is installed
+    _one_sentence(hf, rf"got attn_implementation='{re.escape(way)}'.*attn_implementation='sdpa'")
+
+
+@pytest.mark.parametrize("way", ["eager", "sdpa"])
+def test_a_way_of_attention_that_can_is_not(way: str) -> None:
+    hf = hf_model("llama")
+    hf.set_attn_implementation(way)
+    assert all(proof.held for proof in Model.wrap(hf, tokenizer()).proofs)
+
+
+def test_the_way_of_a_wrapper_s_text_part_counts() -> None:
+    hf = hf_model("llama")
+    hf.config = SimpleNamespace(
+        to_dict=dict,
+        get_text_config=lambda decoder, own=hf.config: own,
+        _attn_implementation="sdpa",
+    )
+    hf.config.get_text_config(True)._attn_implementation_internal = "flex_attention"
+    _one_sentence(hf, "attn_implementation='flex_attention'")
+
+
+def test_another_dtype_is_refused() -> None:
+    _one_sentence(hf_model("llama").double(), "float32, bfloat16 or float16, got float64")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_that_torch_packs_are_refused() -> None:
+    quantise: Any = torch.ao.quantization.quantize_dynamic
+    packed = quantise(hf_model("llama"), {nn.Linear})
+    _one_sentence(packed, r"weights that are tensors, got a \w+ in '.*_packed_params")
+
+
+# --- how far -------------------------------------------------------------------------------------
+
+
+NOPE: dict[str, Any] = {"floor_scale": 24, "attn_scale": 0.5, "no_rope_layers": [1, 0, 1]}
+
+
+def test_a_tuned_temperature_is_kept_to_where_it_is_one() -> None:
+    """Llama 4's: its position comes from the cache, which has one for all rows."""
+    hf = hf_model("llama4_text", attn_temperature_tuning=True, **NOPE)
+    model = Model.wrap(hf, tokenizer())
+    assert model.context == 23
+    twin = hf_model("llama4_text", attn_temperature_tuning=False, **NOPE)
+    text = torch.arange(1, 25)[None]
+    with torch.inference_mode():
+        assert torch.equal(hf(text[:, :23]).logits, twin(text[:, :23]).logits)
+        assert not torch.allclose(hf(text).logits, twin(text).logits)
+    within, beyond = Probe((18, 3, 9), (5, 2, 3), rows=2), Probe((22, 3, 9), (8, 2, 3), rows=2)
+    assert all(proof.held for proof in agreement(model, within))
+    free = replace(model, anatomy=replace(model.anatomy, config=twin.config))
+    assert free.context == 256
+    assert not all(proof.held for proof in agreement(free, beyond))
+
+
+@pytest.mark.parametrize(
+    ("changes", "context"),
+    [
+        ({}, 256),  # from 8192 tokens on
+        ({"floor_scale": 100}, 99),
+        ({"floor_scale": 1000}, 256),
+        ({"floor_scale": 100, "attn_temperature_tuning": False}, 256),
+        ({"floor_scale": 100, "no_rope_layers": [1, 1, 1]}, 256),
+        ({"max_position_embeddings": 10**6}, 8191),
+    ],
+)
+def test_how_far_a_tuned_temperature_is_one(changes: dict[str, Any], context: int) -> None:
+    config = hf_model("llama4_text", **{"no_rope_layers": [1, 0, 1], **changes}).config
+    assert context_of(config) == context
+    nested = SimpleNamespace(get_text_config=lambda decoder: config)
+    assert context_of(text_config(SimpleNamespace(config=nested))) == context
+
+
 def test_the_docs_list_what_is_supported_and_refused() -> None:
     text = DOCS.read_text(encoding="utf-8")
     supported, _, refused = text.partition("## Refused")
@@ -111,6 +237,16 @@ def test_the_docs_list_what_is_supported_and_refused() -> None:
             assert f"| {', '.join(f'`{name}`' for name in names)} | {said} |" in refused
     for rule in RULES:
         assert f"| {rule.name} | {rule.reason} |" in refused
+
+
+def test_what_the_docs_call_exact_by_structure_is_not_refused() -> None:
+    text = " ".join(DOCS.read_text(encoding="utf-8").split())
+    (listed,) = re.findall(r"Exact by structure, without being in the table: (.*?)\.", text)
+    names = re.findall(r"`([a-z0-9_]+)`", listed)
+    assert len(names) > 10
+    for name in names:
+        assert name not in FAMILIES
+        refuse(AutoConfig.for_model(name).get_text_config())
 
 
 def test_a_config_without_heads_named_as_usual() -> None:

@@ -1,11 +1,11 @@
 """Models: loaded once, taken apart, proved; and the texts that go in and out of them.
 
 `families.py` is the only place that knows architectures by name, `anatomy.py` finds their parts,
-`structure.py` those of unknown ones, `refusals.py` says what cannot work; `checkpoint.py` finds and
-loads; `taps.py` reads the residual stream inside the forward, `forwards.py` lets it in; `proof.py`
-holds all of it against the model itself; `text.py` renders chats and spells ids, `given.py` those
-that have an answer;
-`thoughts.py` knows how thoughts are marked, `switches.py` what a chat template can be told.
+`structure.py` those of unknown ones, `obeyed.py` what a class makes of its config, `refusals.py`
+says what cannot work; `checkpoint.py` finds and loads; `taps.py` reads the residual stream inside
+the forward, `forwards.py` lets it in; `proof.py` holds all of it against the model itself;
+`text.py` renders chats and spells ids, `given.py` those that have an answer; `thoughts.py` knows
+how thoughts are marked, `switches.py` what a chat template can be told.
 Nothing here knows of traits, runs or screens.
 """
 

@@ -21,9 +21,18 @@ import torch
 from traitscope.errors import MachineError, ModelError, memory_errors
 from traitscope.models.families import Family, family_of
 from traitscope.models.fingerprint import fingerprint_folder, fingerprint_of
+from traitscope.models.refusals import ATTENTION, refuse_prompts
 from traitscope.pocket import POCKET_DIR
 
-__all__ = ["DTYPES", "SPREAD", "Checkpoint", "known_dtype", "load_weights", "locate", "pick_device"]
+__all__ = [
+    "DTYPES",
+    "SPREAD",
+    "Checkpoint",
+    "known_dtype",
+    "load_weights",
+    "locate",
+    "pick_device",
+]
 
 SPREAD = "spread"  # a device: all GPUs, filled one after the other
 
@@ -256,7 +265,7 @@ def load_weights(checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> Any
                     output_loading_info=True,
                     trust_remote_code=checkpoint.trust_remote_code,
                     **where,
-                    **_attention(target),
+                    **_attention(checkpoint, target),
                 )
                 hf = hf.eval() if where else hf.to(target).eval()
         except (torch.OutOfMemoryError, MemoryError) as error:
@@ -273,11 +282,23 @@ def load_weights(checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> Any
     return hf if checkpoint.adapter is None else _merged(hf, checkpoint, quantised)
 
 
-def _attention(target: torch.device | None) -> dict[str, Any]:
+def _attention(checkpoint: Checkpoint, target: torch.device | None) -> dict[str, Any]:
     """MPS's fused attention may let tokens of narrow dtypes look ahead (pytorch issue 195910):
-    plain attention is taken there."""
+    plain attention is taken there.  A way that the config asks for goes before any other: one
+    that cannot be had is taken out of it."""
+    from transformers import AutoConfig
+
     plain = target is not None and target.type == "mps"
-    return {"attn_implementation": "eager"} if plain else {}
+    found: dict[str, Any] = {"attn_implementation": "eager"} if plain else {}
+    keys = ("_attn_implementation", "attn_implementation")
+    parts = (checkpoint.config, checkpoint.config.get("text_config") or {})
+    asked = {str(part[key]) for part in parts for key in keys if part.get(key)}
+    if not asked <= set(ATTENTION[:1] if plain else ATTENTION):
+        found["config"] = AutoConfig.from_pretrained(
+            str(checkpoint.folder), trust_remote_code=checkpoint.trust_remote_code
+        )
+        found["config"]._attn_implementation = None
+    return found
 
 
 def _auto_class(checkpoint: Checkpoint) -> Any:
@@ -328,7 +349,10 @@ def _merged(hf: Any, checkpoint: Checkpoint, quantised: bool) -> Any:
 
     try:
         adapted = peft.PeftModel.from_pretrained(hf, str(checkpoint.adapter))
+        refuse_prompts(adapted)
         return adapted.merge_and_unload(safe_merge=True).eval()
+    except ModelError:
+        raise
     except Exception as error:  # whatever it is, it is the adapter's files or another model's
         raise ModelError(
             f"Expected an adapter of '{checkpoint.name}' in '{checkpoint.adapter}', but it does "

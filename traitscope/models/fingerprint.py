@@ -93,13 +93,22 @@ def fingerprint_of(*parts: str) -> str:
 
 
 def fingerprint_module(hf: nn.Module, tokenizer: Any, more: str = "") -> str:
-    """ "memory:" and 32 hex digits over config, vocabulary, template and sampled tensors."""
+    """ "memory:" and 32 hex digits over config, vocabulary, template and sampled tensors.
+
+    Raises ModelError for weights that are no tensors.
+    """
     digest = hashlib.sha256(more.encode())
     config = getattr(hf, "config", None)
     digest.update(json.dumps(_plain(config), sort_keys=True, default=str).encode())
     digest.update(json.dumps(tokenizer.get_vocab(), sort_keys=True).encode())
     digest.update(str(getattr(tokenizer, "chat_template", None)).encode())
     for name, tensor in sorted(hf.state_dict().items()):
+        if not isinstance(tensor, torch.Tensor):
+            raise ModelError(
+                f"Expected weights that are tensors, got a {type(tensor).__name__} in '{name}', as "
+                "torch.ao.quantization packs them. Wrap the model as it was before, or load a "
+                "checkpoint that is quantised as transformers does it."
+            )
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         flat = tensor.detach().reshape(-1)
         if flat.numel():

@@ -22,8 +22,9 @@ from traitscope.models.checkpoint import DTYPES, Checkpoint, load_weights, locat
 from traitscope.models.families import FAMILIES, Family, family_of
 from traitscope.models.fingerprint import fingerprint_module
 from traitscope.models.given import frame_of
+from traitscope.models.obeyed import as_obeyed
 from traitscope.models.proof import Proof, device_of, insist, prove
-from traitscope.models.refusals import context_of, refuse, refuse_unproved_window
+from traitscope.models.refusals import context_of, refuse, refuse_form, refuse_unproved_window
 from traitscope.models.structure import discover
 from traitscope.models.text import Arguments, Rendered, Speller, render
 
@@ -96,7 +97,7 @@ class Model:
 
     @property
     def dtype_name(self) -> str:
-        return str(self.dtype).removeprefix("torch.")
+        return _dtype_name(self.hf)
 
     @property
     def context(self) -> int:
@@ -234,10 +235,17 @@ def _assemble(
     seconds: float = 0.0,
     source: Literal["checkpoint", "wrapped"] = "checkpoint",
 ) -> Model:
-    refuse(text_config(hf))
+    config = text_config(hf)
+    refuse(config)
+    refuse_form(hf, config, _dtype_name(hf), DTYPES)
     anatomy = dissect(hf, family or _family_of(hf))
+    anatomy = as_obeyed(hf, anatomy, believe=config.model_type not in FAMILIES)
     proofs = tuple(prove(hf, anatomy))
     return Model(name, hf, tokenizer, anatomy, fingerprint, proofs, seconds, source)
+
+
+def _dtype_name(hf: Any) -> str:
+    return str(hf.get_input_embeddings().weight.dtype).removeprefix("torch.")
 
 
 def _family_of(hf: Any) -> Family:

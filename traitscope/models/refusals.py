@@ -8,13 +8,14 @@ more mixed, than a proof at load can afford.  This module knows no tensors.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from traitscope.errors import ModelError
 
 __all__ = [
+    "ATTENTION",
     "LAYER_TYPES",
     "REASONS",
     "REFUSED",
@@ -22,6 +23,8 @@ __all__ = [
     "Rule",
     "context_of",
     "refuse",
+    "refuse_form",
+    "refuse_prompts",
     "refuse_unproved_window",
 ]
 
@@ -84,6 +87,9 @@ REFUSED: dict[str, str] = {
     **dict.fromkeys(("bert", "openai-gpt", "roberta"), "post_norm"),
     "gpt_neo": "local_bias",
 }
+
+# ways of attention that take masks with a row for each text
+ATTENTION = ("eager", "sdpa")
 
 # kinds of layers whose masks are known (slots.masks); other kinds are refused
 LAYER_TYPES = ("full_attention", "sliding_attention", "chunked_attention")
@@ -152,6 +158,43 @@ def refuse(config: Any) -> None:
             raise _refusal(f"'{config.model_type}' with {rule.name}", rule.reason)
 
 
+def refuse_form(hf: Any, config: Any, dtype: str, dtypes: Iterable[str]) -> None:
+    """Raise ModelError for what any architecture may be made into and cannot be read as.
+
+    Learnt prompts before a text, a way of attention without masks per text, a dtype whose name is
+    not among `dtypes`.
+    """
+    refuse_prompts(hf)
+    way = getattr(config, "_attn_implementation", None)
+    if way not in (None, *ATTENTION):
+        raise ModelError(
+            f"Expected attention that takes masks with a row for each text ({_either(ATTENTION)}), "
+            f"got attn_implementation='{way}'. Load the model with attn_implementation='sdpa'."
+        )
+    if dtype not in dtypes:
+        raise ModelError(
+            f"Expected a model in {_either(dtypes)}, got {dtype}. Change it before it is wrapped, "
+            "for instance with model.float()."
+        )
+
+
+def refuse_prompts(hf: Any) -> None:
+    """Raise ModelError for a model with an adapter (peft's) that puts prompts before its texts."""
+    adapters = getattr(hf, "peft_config", None)
+    for name, adapter in (adapters if isinstance(adapters, dict) else {}).items():
+        if getattr(adapter, "is_prompt_learning", False):
+            raise ModelError(
+                f"Expected a model that reads its texts alone, got the adapter '{name}' "
+                f"({type(adapter).__name__}), which puts a learnt prompt before each. Take an "
+                "adapter that changes weights (LoRA and the like), or the model without it."
+            )
+
+
+def _either(names: Iterable[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}"
+
+
 def refuse_unproved_window(config: Any) -> None:
     """For architectures that are not in the table: a window shows only in texts longer than it."""
     said = config.to_dict()
@@ -177,9 +220,13 @@ def context_of(config: Any) -> int:
     """The most tokens a text may have and still read the same beside any other.
 
     `longrope` and `dynamic` take other rotary factors for the whole batch as soon as one row is
-    longer than the original context: they are kept within that.
+    longer than the original context: they are kept within that.  Attention whose temperature is
+    tuned (Llama 4) takes the position from the cache, which has none for each row: it is kept
+    within the tokens whose factor is 1.
     """
     context = int(getattr(config, "max_position_embeddings", 0) or 2**31 - 1)
+    if _tunes_temperature(config):  # by floor((position + 1) / floor_scale)
+        context = min(context, int(config.floor_scale) - 1)
     for rope in _ropes(config):
         if rope.get("rope_type", rope.get("type")) == "longrope":
             original = getattr(config, "original_max_position_embeddings", None)
@@ -189,6 +236,13 @@ def context_of(config: Any) -> int:
                 int(original or context),
             )
     return context
+
+
+def _tunes_temperature(config: Any) -> bool:
+    """Only layers without rotary positions do (`no_rope_layers` is 0 for them)."""
+    rotary = getattr(config, "no_rope_layers", None) or (0,)
+    tuned = getattr(config, "attn_temperature_tuning", False)
+    return bool(tuned and getattr(config, "floor_scale", None)) and not all(rotary)
 
 
 def _ropes(config: Any) -> list[dict[str, Any]]:
