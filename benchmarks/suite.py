@@ -139,7 +139,13 @@ def sampled(shape: Shape, asked: Options) -> tuple[Table, dict[str, Any]]:
             timed(
                 f"ours, {how}",
                 lambda p=top_p: ours.answers(
-                    model, asks, direction_SDK, NEW, Batching(ROWS), None, TEMPERATURE, p
+                    model,
+                    asks,
+                    direction_SDK,
+                    NEW,
+                    Batching(ROWS),
+                    temperature=TEMPERATURE,
+                    top_p=p,
                 ),
             ),
         ]

@@ -9,9 +9,11 @@ with the figures.
 from __future__ import annotations
 
 import os
+import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,13 +37,26 @@ from traitscope.models import Model, Rendered
 from traitscope.runs.tables import captures_bytes, generations_bytes, tokens_bytes
 from traitscope.runs.tensors import internals_bytes
 
-__all__ = ["Commit", "Steps", "answers", "commit_of", "internals_of", "reading", "steps_of"]
+__all__ = [
+    "Commit",
+    "Steps",
+    "Trial",
+    "answers",
+    "commit_of",
+    "internals_of",
+    "reading",
+    "steps_of",
+]
 
 ENOUGH = 1.0  # seconds of a reading after which no larger one is tried: a call has costs of its own
 _FORWARDS = 2  # of a reading, at most
 LONG = 2048  # tokens that are prefilled to see what more columns cost
 _FIRST = 2  # steps that only warm up
 _AT_LEAST = 8  # steps of a trial, however slow
+_FEW = 5  # answers to a prompt after which another one's are tried first
+_MANY = 200  # answers after which no more are tried, but for prompts with few
+_REPEATS, _QUICK = 3, 0.3  # timings of the same, while they take no longer than so many seconds
+_APART = 2  # times as many tokens: what a reading takes with them is then more than noise
 _MANIFEST = 200  # bytes of a file's entry
 _SYNCED = 64_000  # bytes of a file that is written to see what the disk takes
 _SYNCS = 5  # of a commit: three tables, their folder, the line of the manifest
@@ -87,12 +102,15 @@ def steps_of(
     def timed(texts: Sequence[Sequence[int]]) -> Timed:
         if model.device.type != "cpu":  # what is made at the first use of a shape
             time_steps(model, texts, direction_SDK, config, keep, _FIRST)
-        every.append(time_steps(model, texts, direction_SDK, config, keep, steps))
-        return every[-1]
+        began, same = time.perf_counter(), list[Timed]()
+        while not same or (len(same) < _REPEATS and time.perf_counter() - began < _QUICK):
+            same.append(time_steps(model, texts, direction_SDK, config, keep, steps))
+        every.extend(same)
+        return _typical(same)
 
     first = timed([middle])  # what only the first time takes
     steps = max(4, min(16, int(1 / max(first.step, 1e-9))))
-    one, many = timed([middle]), timed(order[:rows])
+    one, many = timed([middle]), timed(_apart(order[:rows]))
     column = 0.0
     if columns > 256 and columns > 2 * many.columns:
         few = max(1, min(rows, LONG // columns))
@@ -104,12 +122,24 @@ def steps_of(
     return replace(_solved(one, many, column), preparing=preparing)
 
 
+def _typical(same: Sequence[Timed]) -> Timed:
+    """Of the same texts timed again: the middle times, which one that was disturbed leaves be."""
+    prefill = statistics.median(timed.prefill for timed in same)
+    return replace(same[0], prefill=prefill, step=statistics.median(t.step for t in same))
+
+
+def _apart(prompts: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+    """As long as these, and none begins like another one: what texts share is not read, and what
+    is hardly read says nothing of what a token costs."""
+    return [[*ids[i % len(ids) :], *ids[: i % len(ids)]] for i, ids in enumerate(prompts)]
+
+
 def _solved(one: Timed, many: Timed, column: float) -> Steps:
-    token = max(0.0, (many.prefill - one.prefill) / max(many.fed - one.fed, 1))
+    fixed, token = _line((one.fed, one.prefill), (many.fed, many.prefill))
     alone, together = (t.step - column * t.rows * t.columns for t in (one, many))
     row = max(0.0, (together - alone) / (many.rows - one.rows)) if many.rows > one.rows else 0.0
     return Steps(
-        prefill=max(0.0, one.prefill - token * one.fed),
+        prefill=fixed,
         prefill_token=token,
         step=max(0.0, alone - row),
         step_row=row,
@@ -118,8 +148,32 @@ def _solved(one: Timed, many: Timed, column: float) -> Steps:
     )
 
 
+def _line(few: tuple[int, float], many: tuple[int, float]) -> tuple[float, float]:
+    """Seconds of a reading and of each of its tokens, neither below nothing, from the tokens and
+    seconds of two.
+
+    Two that read about as much differ by noise alone: all is then said to be the tokens'.
+    """
+    (n_few, took_few), (n_many, took_many) = sorted((few, many))
+    if n_many < _APART * n_few or n_many == 0:
+        return 0.0, (took_few + took_many) / max(n_few + n_many, 1)
+    token = max(0.0, (took_many - took_few) / (n_many - n_few))
+    return max(0.0, min(took_few, took_many) - token * n_few), token
+
+
+# --- answers -------------------------------------------------------------------------------------
+
+
 class _Enough(Exception):
     """The time for trying answers is over."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How long answers got, and the slots that were made for them: (rows, the longest text)."""
+
+    lengths: Lengths
+    slots: tuple[tuple[int, int], ...]
 
 
 def answers(
@@ -129,24 +183,71 @@ def answers(
     config: GenerationConfig,
     rows: int,
     budget: float,
-) -> Lengths:
-    """How long the first answers get, as far as `budget` seconds go."""
-    order = sorted(range(len(requests)), key=lambda i: -len(requests[i].token_ids))[:rows]
-    places = {requests[i].generation: i for i in order}
-    clock, seen = Clock(), dict[int, int]()
-    began, ended = time.perf_counter(), 0
+    there: Sequence[tuple[str, int, bool]] = (),
+) -> Trial:
+    """How long answers get, as far as `budget` seconds go: of prompts of all lengths.
+
+    `there` are answers that exist: their prompt, tokens, and whether they ended by themselves.
+    What they say of a prompt is not tried again.  Each `rows` texts begin together, so that those
+    that are open at the end have all as many tokens.
+    """
+    known = Counter(prompt for prompt, _, _ in there)
+    order = _to_try(requests, known)
+    clock, began = Clock(), time.perf_counter()
+    seen = {-1 - i: tokens for i, (_, tokens, _) in enumerate(there)}
+    ended, open_ = sum(ended for _, _, ended in there), tuple[int, ...]()
+    slots = list[tuple[int, int]]()
+
+    def over() -> bool:
+        return time.perf_counter() - began > budget and clock.steps > _AT_LEAST
 
     def on_step(now: Clock) -> None:
-        if time.perf_counter() - began > budget and now.steps > _AT_LEAST:
+        if over():
             raise _Enough
 
-    first = [requests[i] for i in order]
-    texts = generate(model, first, direction_SDK, config, Batching(rows), clock, on_step)
-    with suppress(_Enough):
-        for text in texts:
-            seen[places[text.generation]] = len(text.token_ids) - text.n_prompt
-            ended += text.finish == "stop"
-    return Lengths(seen, ended, len(first) - len(seen), clock.new_tokens)
+    for start in range(0, len(order), rows):
+        places = {requests[i].generation: i for i in order[start : start + rows]}
+        some = [requests[i] for i in places.values()]
+        slots.append((len(some), max(len(r.token_ids) + r.max_new_tokens for r in some)))
+        texts = generate(model, some, direction_SDK, config, Batching(rows), clock, on_step)
+        with suppress(_Enough):
+            for text in texts:
+                seen[places.pop(text.generation)] = len(text.token_ids) - text.n_prompt
+                ended += text.finish == "stop"
+        open_ += tuple(places.values())
+        if over():
+            break
+    prompts = {i: request.generation.prompt_id for i, request in enumerate(requests)}
+    prompts |= {-1 - i: prompt for i, (prompt, _, _) in enumerate(there)}
+    tokens = clock.new_tokens + sum(tokens for _, tokens, _ in there)
+    return Trial(Lengths(seen, ended, open_, tokens, prompts), tuple(slots))
+
+
+def _to_try(requests: Sequence[Request], known: Mapping[str, int]) -> list[int]:
+    """The places of texts worth a trial, in its order.
+
+    One of each prompt comes before a second one, `known` answers counted, and the first few are of
+    prompts of all lengths.
+    """
+    samples = Counter(known)
+    lengths = {r.generation.prompt_id: len(r.token_ids) for r in requests}
+    spread = _spread(sorted(lengths, key=lambda prompt: -lengths[prompt]))
+    turn = dict[int, tuple[int, int]]()
+    for i, request in enumerate(requests):
+        prompt = request.generation.prompt_id
+        turn[i] = samples[prompt], spread[prompt]
+        samples[prompt] += 1
+    least = sum(sample < _FEW for sample, _ in turn.values())
+    order = sorted(turn, key=lambda i: turn[i])
+    return order[: max(least, _MANY - sum(known.values()))]
+
+
+def _spread(ordered: Sequence[str]) -> dict[str, int]:
+    """A rank for each, so that the first few are from everywhere: the middle, the first, a quarter,
+    ... (van der Corput's sequence)."""
+    bits = max(1, (len(ordered) - 1).bit_length())
+    half = 1 << (bits - 1)
+    return {name: int(f"{at ^ half:0{bits}b}"[::-1], 2) for at, name in enumerate(ordered)}
 
 
 # --- reading -------------------------------------------------------------------------------------

@@ -7,14 +7,15 @@ most that they may be, once as what is expected.  Measures nothing and knows no 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import ceil
 from typing import Any, Literal
 
 from traitscope.engine.plan import FEWEST, schedule
 
-__all__ = ["PHASES", "Amounts", "Forecast", "Lengths", "Opened", "Rates", "forecast"]
+__all__ = ["PHASES", "Amounts", "Forecast", "Lengths", "Opened", "Rates", "at_most", "forecast"]
 
 PHASES = ("start", "load", "directions", "generate", "replay", "internals", "write")
 
@@ -54,6 +55,11 @@ class Amounts:
     def parts(self) -> int:
         """Commits of texts."""
         return ceil((len(self.texts) + self.read) / self.commit)
+
+    def batches(self) -> int:
+        """The most times that prompts may join: all that can at first, then as few as may."""
+        waiting = max(0, len(self.texts) - self.rows)
+        return bool(self.texts) + ceil(waiting / min(self.join, self.rows))
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,11 @@ class Forecast:
     def total(self) -> float:
         return sum(self.seconds[phase] for phase in PHASES)
 
+    @property
+    def preparing(self) -> float:
+        """What generating takes beside prefill and decode."""
+        return self.seconds["generate"] - self.seconds["prefill"] - self.seconds["decode"]
+
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "seconds": {**self.seconds, "total": self.total}}
 
@@ -114,18 +125,38 @@ class Forecast:
 class Lengths:
     """How long some answers got, tried or made before; `tokens` in all.
 
-    `seen` are whole answers, by the place of their text; `ended` of them ended by themselves.
-    `open` ones had as many tokens as they share of the rest when the trial was over.
+    `seen` are whole answers, by the place of their text (below 0: of one that is there already);
+    `ended` of them ended by themselves.  Those at `open` had as many tokens as they share of the
+    rest when the trial was over.  `prompts` names the prompt of each place that has others alike.
     """
 
     seen: Mapping[int, int] = field(default_factory=dict)
     ended: int = 0
-    open: int = 0
+    open: tuple[int, ...] = ()
     tokens: int = 0
+    prompts: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def before(self) -> int:
+        """How many were there already."""
+        return sum(place < 0 for place in self.seen)
 
     @property
     def tried(self) -> int:
-        return len(self.seen) + self.open
+        return len(self.seen) - self.before + len(self.open)
+
+    @property
+    def tried_prompts(self) -> int:
+        """The prompts of those that were tried."""
+        places = [*(place for place in self.seen if place >= 0), *self.open]
+        return len({self.prompts.get(place, str(place)) for place in places})
+
+    @property
+    def source(self) -> str:
+        """What is known comes from the "run", a "trial", "both"; "" where nothing is known."""
+        if not self.known:
+            return ""
+        return "trial" if not self.before else "both" if self.tried else "run"
 
     @property
     def known(self) -> bool:
@@ -134,16 +165,23 @@ class Lengths:
     def of(self, most: Sequence[int]) -> list[int]:
         """A length for each text whose answer may have `most` tokens; the most if none ended.
 
-        A text's own where it was seen, else those of all tried, in turn.  One that was not at its
-        end goes on as if each token were as likely to end it as those that were tried.
+        A text's own where it was seen, else those of its prompt in turn, else those of all.  One
+        that was not at its end goes on as if each token were as likely to end it as those that
+        were tried.
         """
         if not self.known:
             return list(most)
-        whole = list(self.seen.values())
-        so_far = (self.tokens - sum(whole)) / self.open if self.open else 0.0
-        tried = [*whole, *[round(so_far + self.tokens / self.ended)] * self.open]
-        lengths = (self.seen.get(i, tried[i % len(tried)]) for i in range(len(most)))
-        return [min(length, bound) for length, bound in zip(lengths, most, strict=True)]
+        so_far = (self.tokens - sum(self.seen.values())) / max(1, len(self.open))
+        guess = round(so_far + self.tokens / self.ended)
+        each = {**self.seen, **dict.fromkeys(self.open, guess)}
+        alike = defaultdict[str | None, list[int]](list)
+        for place, length in each.items():
+            alike[self.prompts.get(place)].append(length)
+        lengths = list[int]()
+        for place, bound in enumerate(most):
+            others = alike.get(self.prompts.get(place)) or list(each.values())
+            lengths.append(min(each.get(place, others[place % len(others)]), bound))
+        return lengths
 
 
 def forecast(amounts: Amounts, rates: Rates, lengths: Lengths) -> Forecast:
@@ -177,6 +215,25 @@ def forecast(amounts: Amounts, rates: Rates, lengths: Lengths) -> Forecast:
         memory=rates.memory + rates.column_bytes * _columns(amounts, texts, rates.bucket),
         disk=_disk(amounts, rates, texts, written),
     )
+
+
+def at_most(amounts: Amounts, rates: Rates, expected: Forecast) -> Forecast:
+    """What no lengths of answers go beyond, phase by phase; `expected` neither.
+
+    Each answer is as long as it may be.  Those that end apart take their prompts' places apart:
+    steps are fewer then, batches more.
+    """
+    longest = forecast(amounts, rates, Lengths())
+    batches = max(longest.batches, amounts.batches())
+    apart = (batches - longest.batches) * rates.prefill
+    seconds = {**longest.seconds, "prefill": longest.seconds["prefill"] + apart}
+    for phase, took in expected.seconds.items():  # what texts share depends on who stands beside
+        seconds[phase] = max(seconds[phase], took)
+    preparing = max(longest.preparing, expected.preparing)
+    seconds["generate"] = seconds["prefill"] + preparing + seconds["decode"]
+    counts = ("steps", "tokens", "memory", "disk")
+    more = {name: max(getattr(longest, name), getattr(expected, name)) for name in counts}
+    return replace(longest, batches=batches, seconds=seconds, **more)
 
 
 def _columns(amounts: Amounts, texts: Sequence[tuple[int, int]], bucket: int) -> int:

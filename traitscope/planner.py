@@ -17,20 +17,29 @@ from typing import Any
 
 import torch
 
-from traitscope.calibrate import Commit, Steps, answers, commit_of, internals_of, reading, steps_of
+from traitscope.calibrate import (
+    Commit,
+    Steps,
+    answers,
+    commit_of,
+    internals_of,
+    reading,
+    steps_of,
+)
 from traitscope.checkup import at_load
 from traitscope.core import Float32, Generation
 from traitscope.engine import Request, forward_tokens, join_rule, mean_states, score_texts
 from traitscope.engine.plan import padded
 from traitscope.errors import MachineError
 from traitscope.fill import sites_kept
-from traitscope.forecast import Amounts, Lengths, Opened, Rates, forecast
+from traitscope.forecast import Amounts, Lengths, Opened, Rates, at_most, forecast
 from traitscope.gauge import any_directions, shape_of
-from traitscope.kept_plans import digest, keep_plan
+from traitscope.kept_plans import KeptPlan, keep_plan
 from traitscope.machine import all_memory, free_memory, peak_memory
 from traitscope.models import Model
+from traitscope.others import Others
 from traitscope.plans import Plan, known, nothing
-from traitscope.prepare import rows_for
+from traitscope.prepare import misfits, plan_for, room, rows_for
 from traitscope.runner import Wanted, wanted
 from traitscope.sizing import Shape, Sizing, part_texts
 from traitscope.suite import Suite
@@ -42,7 +51,6 @@ from traitscope.traits.vectors import Vector
 __all__ = ["plan"]
 
 _ANSWERS = 5.0  # seconds for seeing how long answers get
-_FEW = 5  # answers of an earlier run that say more than a trial
 _OTHERS = 5000  # bytes of run.json and the events beside the suite and what is counted
 
 
@@ -73,6 +81,7 @@ class _Planner:
     def __init__(self, suite: Suite, want: Wanted, progress: Progress, began: float) -> None:
         self.suite, self.want, self.progress, self.began = suite, want, progress, began
         self.start = time.perf_counter() - began
+        self.others = Others()
         self.probed = 0  # the most tokens that were read at once
         self.slots = 0  # columns of slots that a device held while measuring
 
@@ -85,16 +94,15 @@ class _Planner:
         sizing = self._sizing(model, direction_SDK)
         load += time.perf_counter() - began
         self.progress(Tick("measure", message="a few seconds"))
+        self.misfits = misfits(model, self.want.work, self.want.todo.texts)
         requests = list(self._requests(model))
         keep = sites_kept(model, self.want.work.keep)
         render, pair, pairs = self._pairs(model)
         read, lengths_read = self._read(model, direction_SDK)
         steps = Steps(0.0, 0.0, 0.0, 0.0, 0.0, 0)
-        lengths, source = Lengths(), ""
+        lengths = Lengths()
         if requests:
-            sizing, steps, lengths, source = self._generating(
-                model, requests, sizing, direction_SDK, keep
-            )
+            sizing, steps, lengths = self._generating(model, requests, sizing, direction_SDK, keep)
         amounts = self._amounts(model, requests, sizing, pairs, lengths_read)
         typical = self._typical(requests, lengths, lengths_read)
         opened, opened_bytes = self._opened(model, amounts, typical, direction_SDK)
@@ -125,7 +133,7 @@ class _Planner:
             state_bytes=self._state(model),
             opened_bytes=(opened_bytes[0] + commit.bytes_captures, *opened_bytes[1:]),
         )
-        return self._made(model, amounts, rates, lengths, source, sizing, pairs)
+        return self._made(model, amounts, rates, lengths, sizing, pairs)
 
     # --- what the run would do first ---------------------------------------------------------
 
@@ -153,10 +161,8 @@ class _Planner:
         """Those that fit; what does not is recorded by the run, and costs nothing."""
         work = self.want.work
         for text in self.want.todo.texts:
-            ids = work.rendered[text].token_ids
-            room = min(work.config.max_new_tokens, model.context - len(ids))
-            if text not in work.given and room >= 1:
-                yield Request(text, ids, room)
+            if text not in work.given and text not in self.misfits:
+                yield Request(text, work.rendered[text].token_ids, room(model, work, text))
 
     def _generating(
         self,
@@ -165,7 +171,7 @@ class _Planner:
         sizing: Sizing,
         direction_SDK: Float32,
         keep: Sequence[int],
-    ) -> tuple[Sizing, Steps, Lengths, str]:
+    ) -> tuple[Sizing, Steps, Lengths]:
         """What steps take and how long answers get; with half the rows where memory ends, as a
         run goes on then."""
         prompts, config = [request.token_ids for request in requests], self.want.work.config
@@ -174,7 +180,7 @@ class _Planner:
             rows = sizing.rows
             try:
                 steps = steps_of(model, prompts, rows, columns, direction_SDK, config, keep)
-                return sizing, steps, *self._lengths(model, requests, direction_SDK, rows)
+                return sizing, steps, self._lengths(model, requests, direction_SDK, rows)
             except torch.OutOfMemoryError:
                 if rows == 1:
                     raise
@@ -182,23 +188,21 @@ class _Planner:
 
     def _lengths(
         self, model: Model, requests: Sequence[Request], direction_SDK: Float32, rows: int
-    ) -> tuple[Lengths, str]:
-        """From the run that is there, else from a trial of the first prompts."""
-        there, config = self.want.there, self.want.work.config
-        if there is not None:
-            made = [row for row in there.generations() if row.status == "done"]
-            if len(made) >= _FEW:
-                whole = [row.n_tokens - row.n_prompt for row in made]
-                ended = sum(row.finish == "stop" for row in made)
-                # negative places: they are other texts than those to be made
-                seen = {-1 - i: length for i, length in enumerate(whole)}
-                return Lengths(seen, ended, 0, sum(whole)), "run"
-        tried = answers(model, requests, direction_SDK, config, rows, _ANSWERS)
+    ) -> Lengths:
+        """From the run that is there, and from a trial of what it says little of."""
+        config, there = self.want.work.config, list(self._answered())
+        tried = answers(model, requests, direction_SDK, config, rows, _ANSWERS, there)
         if self.shape.bucket > 1:  # these slots were taken whole, and counted while measuring
-            first = sorted(requests, key=lambda request: -len(request.token_ids))[:rows]
-            longest = max(len(r.token_ids) + r.max_new_tokens for r in first)
-            self.slots = len(first) * self.shape.slot_columns(longest)
-        return tried, "trial" if tried.known else ""
+            taken = (rows * self.shape.slot_columns(longest) for rows, longest in tried.slots)
+            self.slots = max(taken, default=0)
+        return tried.lengths
+
+    def _answered(self) -> Iterator[tuple[str, int, bool]]:
+        """Answers that are there: their prompt, tokens, and whether they ended by themselves."""
+        there = self.want.there
+        for row in there.generations() if there is not None else ():
+            if row.status == "done":
+                yield row.generation.prompt_id, row.n_tokens - row.n_prompt, row.finish == "stop"
 
     # --- texts that exist --------------------------------------------------------------------
 
@@ -235,8 +239,8 @@ class _Planner:
     def _read(self, model: Model, direction_SDK: Float32) -> tuple[float, list[int]]:
         """Seconds of a token of texts that exist, and the lengths of those to be read."""
         work, there = self.want.work, self.want.there
-        texts = [work.given[text] for text in self.want.todo.texts if text in work.given]
-        texts = [ids for ids in texts if len(ids) <= model.context]
+        given = [text for text in self.want.todo.texts if text in work.given]
+        texts = [work.given[text] for text in given if text not in self.misfits]
         if self.want.todo.lacking and there is not None:
             names = {**there.unscored(), **there.unkept(work.keep)}
             texts += [tuple(there.text(name).tokens.token_id.tolist()) for name in names]
@@ -289,6 +293,8 @@ class _Planner:
         )
         for name in names:
             blocks = set(work.blocks_of(name, len(model.anatomy.blocks)))
+            if name in self.misfits:
+                continue
             if name in places:
                 yield from (Opened(places[name]) for _ in blocks)
             elif name in work.given:
@@ -324,7 +330,8 @@ class _Planner:
 
     def _commit(self, model: Model, amounts: Amounts, typical: tuple[int, int]) -> Commit:
         work = self.want.work
-        names = list(self.want.todo.texts or work.rendered)[: amounts.commit]
+        fit = [text for text in self.want.todo.texts if text not in self.misfits]
+        names = list(fit or work.rendered)[: amounts.commit]
         prompts = [(work.prompts[name], work.rendered[name]) for name in names]
         place = self.want.path.absolute()
         return commit_of(model, prompts, typical[1], self.suite.trait_names, place)
@@ -366,11 +373,11 @@ class _Planner:
         amounts: Amounts,
         rates: Rates,
         lengths: Lengths,
-        source: str,
         sizing: Sizing,
         pairs: tuple[tuple[str, ...], int, int],
     ) -> Plan:
         expected = forecast(amounts, rates, lengths)
+        most = at_most(amounts, rates, expected)
         made = Plan(
             **known(self.want),
             loads=1,
@@ -379,21 +386,27 @@ class _Planner:
             pair_texts=pairs[1],
             pair_traits=pairs[0],
             read_texts=amounts.read,
+            written_texts=len(amounts.texts),
+            misfits=tuple(self.misfits.values()),
+            context=model.context,
             opened=len(amounts.opened),
             lengths=lengths,
-            source=source,
-            most=forecast(amounts, rates, Lengths()),
+            most=most,
             expected=expected,
             memory_free=free_memory(model.device),
             memory_all=all_memory(model.device),
             weights=sum(p.numel() * p.element_size() for p in model.hf.parameters()),
+            others=self.others.share(),
+            warning=self.others.warning(),
             seconds=time.perf_counter() - self.began,
         )
+        chosen = self.suite.rows == "auto" and self.want.there is None
+        rows = {"rows": sizing.rows, **sizing.to_dict()} if chosen else {}
         with suppress(OSError):  # a cache that cannot be written loses a comparison, no more
             keep_plan(
                 self.want.work.key,
-                digest(self.want.todo.captures, str(model.device)),
-                expected.to_dict(),
+                plan_for(model, self.want.work, self.want.todo.captures),
+                KeptPlan(expected.to_dict(), rows, made.others),
             )
         return made
 

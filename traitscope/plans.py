@@ -10,9 +10,10 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from traitscope.forecast import Amounts, Forecast, Lengths, Rates, forecast
+from traitscope.prepare import Misfit
 from traitscope.runner import Wanted
 from traitscope.sizing import Sizing
 
@@ -22,9 +23,12 @@ __all__ = ["Plan", "known", "nothing"]
 @dataclass(frozen=True)
 class Plan:
     """What would happen.  `most` has every answer as long as it may be, `expected` as long as
-    `lengths` (from `source`: "run", "trial", or "" where nothing is known) says.
+    `lengths` says, and no phase less than `expected` has.
 
-    `done` of `wanted` captures are there already; memory in bytes, None where it is not known.
+    `done` of `wanted` captures are there already; of `texts`, `written_texts` are made, and
+    `misfits` are what is wrong with each that the model cannot take.  Memory in bytes, None where
+    it is not known.  `others` is the share of the machine that other programs took while this was
+    measured, `warning` a sentence where it was much.
     """
 
     path: Path
@@ -40,20 +44,34 @@ class Plan:
     pair_texts: int
     pair_traits: tuple[str, ...]
     read_texts: int
+    written_texts: int
+    misfits: tuple[Misfit, ...]
+    context: int
     opened: int
     lengths: Lengths
-    source: str
     most: Forecast
     expected: Forecast
     memory_free: int | None
-    memory_all: int
+    memory_all: int | None
     weights: int
     disk_free: int
+    others: float
+    warning: str
     seconds: float  # that planning took
+
+    @property
+    def refused(self) -> str:
+        """What will fail and why, a sentence for each reason; "" where all texts fit."""
+        return " ".join(
+            f"{n:,} of {self.texts:,} {'text' if self.texts == 1 else 'texts'} "
+            f"{_does(n, kind, self.context)} and will be recorded as failed."
+            for kind in get_args(Misfit)
+            if (n := self.misfits.count(kind))
+        )
 
     def to_dict(self) -> dict[str, Any]:
         names = ("key", "resumed", "wanted", "done", "captures", "texts", "loads", "model")
-        more = ("pair_texts", "pair_traits", "read_texts", "opened", "weights")
+        more = ("pair_texts", "pair_traits", "written_texts", "read_texts", "opened", "weights")
         machine = ("memory_free", "memory_all", "disk_free")
         return {
             "run": str(self.path),
@@ -63,13 +81,17 @@ class Plan:
             "expected": self.expected.to_dict(),
             "most": self.most.to_dict(),
             "answers": {
-                "from": self.source,
+                "from": self.lengths.source,
+                "there": self.lengths.before,
                 "tried": self.lengths.tried,
+                "tried_prompts": self.lengths.tried_prompts,
                 "ended": self.lengths.ended,
-                "open": self.lengths.open,
+                "open": len(self.lengths.open),
                 "tokens": self.lengths.tokens,
             },
+            "refused": {"texts": len(self.misfits), "why": self.refused},
             **{name: getattr(self, name) for name in machine},
+            "others": {"share": self.others, "warning": self.warning},
             "planning_seconds": self.seconds,
         }
 
@@ -86,14 +108,18 @@ def nothing(want: Wanted, began: float) -> Plan:
         pair_texts=0,
         pair_traits=(),
         read_texts=0,
+        written_texts=0,
+        misfits=(),
+        context=0,
         opened=0,
         lengths=Lengths(),
-        source="",
         most=none,
         expected=none,
         memory_free=None,
-        memory_all=0,
+        memory_all=None,
         weights=0,
+        others=0.0,
+        warning="",
         seconds=time.perf_counter() - began,
     )
 
@@ -113,3 +139,9 @@ def known(want: Wanted) -> dict[str, Any]:
         "texts": len(want.todo.texts),
         "disk_free": shutil.disk_usage(place).free,
     }
+
+
+def _does(n: int, kind: Misfit, context: int) -> str:
+    if kind == "context":
+        return f"{'does' if n == 1 else 'do'} not fit the model's context of {context:,} tokens"
+    return f"{'has' if n == 1 else 'have'} token ids that are not in the model's vocabulary"

@@ -8,6 +8,8 @@ Ctrl-C commits what is finished.  This module prints nothing: progress goes to a
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +20,7 @@ from traitscope.core import TraitDirections
 from traitscope.errors import InputError, RunError
 from traitscope.models import Model
 from traitscope.runs import Run, RunWriter, default_run_dir
+from traitscope.runs.folder import check_new, disk
 from traitscope.suite import Suite, suite_from_dict
 from traitscope.task import Progress, Task, Tick
 from traitscope.work import Source, Todo, TraitData, Work, trait_data
@@ -94,7 +97,10 @@ def wanted(
     traits = trait_data(suite.trait_sources)
     work = Work.of(suite, source, traits)
     path = _place(suite, work, out, fresh)
-    there = _existing(path, source, work, traits)
+    with disk(path, "no run was made"):
+        there = _existing(path, source, work, traits)
+        if there is None:
+            _can_be_made(path)
     return Wanted(source, traits, work, path, there, Todo.of(work, there, retry_failed))
 
 
@@ -187,6 +193,17 @@ def _existing(path: Path, source: Source, work: Work, traits: Sequence[TraitData
             "Choose another --out, or start a new run with --fresh."
         )
     return run
+
+
+def _can_be_made(path: Path) -> None:
+    """RunError, or the disk's own OSError, where no run could be made at `path`; nothing is."""
+    place = path.absolute()
+    if place.is_dir():
+        check_new(path)
+    while not os.path.lexists(place):
+        place = place.parent
+    with tempfile.TemporaryFile(dir=place):  # gone at once, and without a name where that may be
+        pass
 
 
 def _differences(

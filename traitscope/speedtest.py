@@ -4,13 +4,14 @@ A model loaded for each prompt, loaded once and asked one by one, asked in true 
 several processes side by side.  The ways take turns: with each fresh load one prompt is asked
 twice (for the first two ways), and between loads all prompts are asked in batches.  Loading and
 generation are kept apart.  That all ways write the same texts is looked at first, in float32.
-The engine and what it captures are the same each way.  Knows no runs and no screens.
+Each way is watched for what other programs take of the machine meanwhile.  The engine and what it
+captures are the same each way.  Knows no runs and no screens.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,8 @@ from traitscope.errors import InputError, MachineError
 from traitscope.gauge import any_directions, shape_of, step_times
 from traitscope.machine import let_go, machine
 from traitscope.models import Model, load_checkpoint, render
-from traitscope.sidebyside import Asked, Neighbours, Texts, ask
+from traitscope.others import MUCH
+from traitscope.sidebyside import Asked, Neighbours, Texts, Took, ask, watched
 from traitscope.sizing import DEFAULT_ROWS, choose_rows
 from traitscope.suite import load_suite
 from traitscope.ticks import Progress, Tick
@@ -39,6 +41,7 @@ WAYS = {
 SUITES = (24, 1000)  # captures of the bundled suite, and a large one
 N_TRAITS = 4
 _ROUNDS = 3  # of each batch
+_LEAST = 0.5  # seconds to be watched before others' share is told from the clock's ticks
 _CHECKED = 6  # texts whose tokens are compared in advance
 _QUICK = 3  # prompts that are asked alone
 
@@ -46,7 +49,10 @@ _QUICK = 3  # prompts that are asked alone
 @dataclass(frozen=True)
 class Way:
     """One way's seconds for all prompts; `measured` of them were run, the rest is scaled up by
-    tokens.  `loads` are those of all prompts."""
+    tokens.  `loads` are those of all prompts, `rows` are asked at once; `few` the generation of
+    as many prompts as the bundled suite has captures, where fewer than a batch was measured.
+    `others` is what other programs had of the machine meanwhile, or while all ways were measured
+    where this one took too little to tell; None where all did."""
 
     key: str
     loads: int
@@ -55,18 +61,28 @@ class Way:
     prompts: int
     measured: int
     tokens: int
+    rows: int = 1
+    few: float | None = None
+    others: float | None = None
 
     @property
     def seconds(self) -> float:
         return self.load + self.generation
 
+    @property
+    def disturbed(self) -> bool:
+        """Whether other programs took so much that the times say little."""
+        return self.others is not None and self.others > MUCH
+
     def suite(self, captures: int) -> float:
         """What as many captures would take, their answers being as long as those measured."""
         if self.key == "load_per_prompt":
             return captures * self.seconds / self.prompts
+        if captures == SUITES[0] and self.few is not None:
+            return self.load + self.few
         # a batch that is not full takes as long as a full one, at most
-        share = captures / self.prompts
-        return self.load + self.generation * (max(share, 1) if self.key != "one_by_one" else share)
+        batches = max(captures / self.rows, 1) / max(self.prompts / self.rows, 1)
+        return self.load + self.generation * batches
 
 
 @dataclass(frozen=True)
@@ -89,6 +105,21 @@ class Speed:
         """How many times as fast as a load per prompt."""
         return self.ways[0].seconds / way.seconds
 
+    def disturbed(self, way: Way) -> bool:
+        """Whether its ratio, or what it is a ratio to, was measured beside much other work."""
+        return way.disturbed or self.ways[0].disturbed
+
+    @property
+    def warning(self) -> str:
+        """A sentence where other programs took much, else ""."""
+        said = [f"{WAYS[w.key]} {w.others:.0%}" for w in self.ways if w.disturbed]
+        if not said:
+            return ""
+        return (
+            f"Other programs took much of this machine's processors meanwhile ({', '.join(said)}): "
+            "on a quiet one these times are shorter, and not all by as much."
+        )
+
     def to_dict(self) -> dict[str, Any]:
         names = ("prompts", "max_new_tokens", "rows", "processes", "machine", "model")
         return {
@@ -96,6 +127,7 @@ class Speed:
             "texts_compared": self.compared,
             "texts_equal": self.equal,
             "note": self.note,
+            "warning": self.warning,
             **{name: getattr(self, name) for name in names},
         }
 
@@ -107,6 +139,7 @@ class Speed:
             "load": way.load,
             "generation": way.generation,
             "loads": way.loads,
+            "others": way.others,
             "tokens": way.tokens,
             "tokens_per_second": way.tokens / way.generation,
             "prompts_measured": way.measured,
@@ -138,14 +171,34 @@ def _prompts(count: int) -> list[Prompt]:
 
 
 @dataclass
-class _Seconds:
-    """What each way took, a number for each time that it had its turn."""
+class _Turns:
+    """What each way took, each time that it had its turn."""
 
-    load: list[float] = field(default_factory=list)
-    fresh: list[float] = field(default_factory=list)  # a prompt just after its load
-    alone: list[float] = field(default_factory=list)
-    batch: list[float] = field(default_factory=list)
-    beside: list[float] = field(default_factory=list)
+    load: list[Took] = field(default_factory=list)
+    fresh: list[Took] = field(default_factory=list)  # a prompt just after its load
+    alone: list[Took] = field(default_factory=list)
+    batch: list[Took] = field(default_factory=list)
+    few: list[Took] = field(default_factory=list)  # the first of the prompts, less than a batch
+    together: list[Took] = field(default_factory=list)  # loads side by side
+    beside: list[Took] = field(default_factory=list)
+    few_beside: list[Took] = field(default_factory=list)
+
+
+def _mean(turns: Sequence[Took]) -> float:
+    return statistics.fmean(turn.seconds for turn in turns)
+
+
+def _median(turns: Sequence[Took]) -> float:
+    return statistics.median(turn.seconds for turn in turns)
+
+
+def _others(*turns: Sequence[Took]) -> float | None:
+    """Their share of all the time that was watched; None where that is too little to tell."""
+    every = [turn for kind in turns for turn in kind]
+    watched_for = sum(turn.seconds for turn in every)
+    if watched_for < _LEAST:
+        return None
+    return sum(turn.seconds * turn.others for turn in every) / watched_for
 
 
 class _Test:
@@ -153,7 +206,7 @@ class _Test:
         self.asked, self.progress = asked, progress
         self.config = GenerationConfig(max_new_tokens=asked.max_new_tokens)
         self.chats, self.requests = chats, list[Request]()
-        self.seconds, self.rows = _Seconds(), 0
+        self.turns, self.rows = _Turns(), 0
         self.tokens: dict[Generation, int] = {}
         self.compared = self.equal = 0
         self.note = ""
@@ -162,31 +215,36 @@ class _Test:
     def run(self) -> Speed:
         about = self._prepare()
         with Neighbours(self.asked, self._shares(), self.direction_SDK) as neighbours:
-            self.progress(Tick("load", message="each process its own"))
-            together = neighbours.load()
+            if self.asked.processes > 1:
+                self.progress(Tick("load", message="each process its own"))
+                self.turns.together.append(neighbours.load())
             for number in range(self.sample):
                 self.progress(Tick("measure", number, self.sample, "loads"))
                 model = self._load()
                 self._ask_alone(model, number)
                 # batches take their turns between the loads
-                while len(self.seconds.batch) < (number + 1) * _ROUNDS // self.sample:
+                while len(self.turns.batch) < (number + 1) * _ROUNDS // self.sample:
                     self._ask_together(model, neighbours)
                 del model
                 let_go()
         self.progress(Tick("measure", self.sample, self.sample, "loads"))
-        return self._speed(about, together)
+        return self._speed(about)
 
     # --- before anything is timed ------------------------------------------------------------
 
     def _prepare(self) -> dict[str, Any]:
         """What is asked, how many at once, and whether all ways write the same."""
+        self.progress(Tick("load", message=self.asked.checkpoint.name))
+        _ = self.asked.checkpoint.fingerprint  # files that are damaged are named by it
         model = self._load()
-        self.seconds.load.clear()  # the first one may wait for the disk
+        self.turns.load.clear()  # the first one may wait for the disk
         room = [min(self.asked.max_new_tokens, model.context - len(ids)) for ids in self.chats]
         if min(room) < 1:
+            fitting = next(i for i, left in enumerate(room) if left < 1)
+            advice = f"Ask for {fitting} --prompts" if fitting else "Take a model of a longer one"
             raise InputError(
                 "Expected a model whose context holds the bundled prompts and an answer, but "
-                f"that of '{model.name}' holds {model.context} tokens. Ask for fewer --prompts."
+                f"that of '{model.name}' holds {model.context} tokens. {advice}."
             )
         self.requests = [
             Request(Generation(f"{i:016x}"), tuple(ids), room[i])
@@ -239,28 +297,34 @@ class _Test:
     # --- turns -------------------------------------------------------------------------------
 
     def _load(self) -> Model:
-        model = load_checkpoint(
-            self.asked.checkpoint,
-            device=self.asked.device,
-            dtype=self.asked.dtype,
-            allow_unproven=True,
-        )
-        self.seconds.load.append(model.load_seconds)
+        with watched() as took:
+            model = load_checkpoint(
+                self.asked.checkpoint,
+                device=self.asked.device,
+                dtype=self.asked.dtype,
+                allow_unproven=True,
+            )
+        self.turns.load.append(Took(model.load_seconds, took.others))
         return model
 
     def _ask_alone(self, model: Model, number: int) -> None:
         request = [self.requests[number]]
-        self.seconds.fresh.append(self._texts(model, request)[1])
-        self.seconds.alone.append(self._texts(model, request)[1])
+        self.turns.fresh.append(self._texts(model, request)[1])
+        self.turns.alone.append(self._texts(model, request)[1])
 
     def _ask_together(self, model: Model, neighbours: Neighbours) -> None:
+        few, beside = SUITES[0], self.asked.processes > 1
         texts, took = self._texts(model, self.requests)
         self.tokens = {name: len(ids) for name, ids in texts.items()}
-        self.seconds.batch.append(took)
-        if self.asked.processes > 1:
-            self.seconds.beside.append(neighbours.generate(self.rows))
+        self.turns.batch.append(took)
+        if few < min(self.rows, len(self.requests)):
+            self.turns.few.append(self._texts(model, self.requests[:few])[1])
+            if beside:
+                self.turns.few_beside.append(neighbours.generate(self.rows, few))
+        if beside:
+            self.turns.beside.append(neighbours.generate(self.rows, len(self.requests)))
 
-    def _texts(self, model: Model, requests: Sequence[Request]) -> tuple[Texts, float]:
+    def _texts(self, model: Model, requests: Sequence[Request]) -> tuple[Texts, Took]:
         return ask(model, requests, self.direction_SDK, self.config, self.rows)
 
     def _shares(self) -> list[list[Request]]:
@@ -269,32 +333,50 @@ class _Test:
 
     # --- the result --------------------------------------------------------------------------
 
-    def _speed(self, about: dict[str, Any], together: float) -> Speed:
-        n, load = len(self.requests), statistics.fmean(self.seconds.load)
-        every = sum(self.tokens.values())
-        sampled = sum(self.tokens[r.generation] for r in self.requests[: self.sample])
-        scale = every / sampled
-        batch = statistics.median(self.seconds.batch)
-        found = [
-            ("load_per_prompt", n, n * load, scale * sum(self.seconds.fresh), self.sample),
-            ("one_by_one", 1, load, scale * sum(self.seconds.alone), self.sample),
-            ("batch", 1, load, batch, n),
-        ]
-        if self.seconds.beside:
-            beside = statistics.median(self.seconds.beside)
-            found.append(("side_by_side", self.asked.processes, together, beside, n))
+    def _speed(self, about: dict[str, Any]) -> Speed:
         return Speed(
             model=about,
             machine=machine(),
-            rows=min(self.rows, n),
-            prompts=n,
+            rows=min(self.rows, len(self.requests)),
+            prompts=len(self.requests),
             max_new_tokens=self.asked.max_new_tokens,
             processes=self.asked.processes,
             compared=self.compared,
             equal=self.equal,
             note=self.note,
-            ways=tuple(
-                Way(key, loads, load, generation, n, measured, every)
-                for key, loads, load, generation, measured in found
-            ),
+            ways=tuple(self._ways()),
         )
+
+    def _ways(self) -> Iterator[Way]:
+        turns, n, load = self.turns, len(self.requests), _mean(self.turns.load)
+        tokens = sum(self.tokens.values())
+        sampled = sum(self.tokens[r.generation] for r in self.requests[: self.sample])
+        rows, scale = min(self.rows, n), tokens / sampled
+        for key, loads, alone in (
+            ("load_per_prompt", n, turns.fresh),
+            ("one_by_one", 1, turns.alone),
+        ):
+            writing = scale * self.sample * _mean(alone)
+            others = self._others(turns.load, alone)
+            yield Way(key, loads, loads * load, writing, n, self.sample, tokens, others=others)
+        for key, loads, loading, whole, few in (
+            ("batch", 1, turns.load, turns.batch, turns.few),
+            ("side_by_side", self.asked.processes, turns.together, turns.beside, turns.few_beside),
+        ):
+            if whole:
+                yield Way(
+                    key,
+                    loads,
+                    _mean(loading),
+                    _median(whole),
+                    n,
+                    n,
+                    tokens,
+                    rows,
+                    _median(few) if few else None,
+                    self._others(loading, whole, few),
+                )
+
+    def _others(self, *turns: Sequence[Took]) -> float | None:
+        share = _others(*turns)
+        return _others(*vars(self.turns).values()) if share is None else share

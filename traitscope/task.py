@@ -32,10 +32,16 @@ from traitscope.engine import (
 )
 from traitscope.errors import Interrupted, MachineError
 from traitscope.fill import fill, sites_kept
-from traitscope.kept_plans import digest, find_plan
 from traitscope.machine import versions
 from traitscope.models import Model, Proof
-from traitscope.prepare import directions_for, own_up, rows_for
+from traitscope.prepare import (
+    directions_for,
+    own_up,
+    planned_for,
+    refusals_of,
+    room,
+    rows_for,
+)
 from traitscope.runs import Run, RunHeader, RunWriter
 from traitscope.sizing import Sizing, part_texts
 from traitscope.suite import Suite
@@ -129,9 +135,10 @@ class Task:
         """How much of the machine this took, and what was planned for the very same work."""
         config = self.work.config
         usage = used(model, self.lengths, direction_SDK, config, self.clock, seconds)
-        planned = find_plan(self.work.key, digest(self.todo.captures, str(model.device)))
+        plan = planned_for(model, self.work, self.todo.captures)
+        planned = {} if plan is None else {"planned": plan.to_dict()}
         disk = folder_bytes(self.path) - self.disk_before
-        return {"usage": {**usage, "disk": disk}, **({"planned": planned} if planned else {})}
+        return {"usage": {**usage, "disk": disk}, **planned}
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
@@ -203,10 +210,12 @@ class Task:
         )
 
     def _sizing(self, model: Model, direction_SDK: Float32) -> Sizing:
-        """A run's own rows, so that going on makes the same batches; chosen where it is new."""
+        """A run's own rows, so that going on makes the same batches; chosen where it is new, as
+        its plan has done."""
         if self.there is not None:
             return Sizing(self.there.header.rows, "asked")
-        return rows_for(model, self.suite, self.work, self.todo.texts, direction_SDK)
+        plan = planned_for(model, self.work, self.todo.captures)
+        return rows_for(model, self.suite, self.work, self.todo.texts, direction_SDK, plan)
 
     def _open(self, header: RunHeader, directions: Mapping[str, TraitDirections]) -> RunWriter:
         if self.there is None:
@@ -221,7 +230,7 @@ class Task:
         todo = [g for g in self.todo.texts if g not in done]
         known = (done | writer.failed_generations()).difference(todo)
         self._commit(writer, [], self._of(writer, known))
-        refusals = {g: why for g in todo if (why := self._refusal(model, g))}
+        refusals = refusals_of(model, self.work, todo)
         refused = [TextRecord(g, self.work.prompts[g], error=why) for g, why in refusals.items()]
         self._commit(writer, refused, self._of(writer, refusals))
         wanted = dict.fromkeys(g for g in todo if g not in refusals)
@@ -368,31 +377,9 @@ class Task:
         mine = [c for c in self.todo.captures if c.generation in chosen and c not in done]
         return [c for c in mine if c.kind == "trajectory"]
 
-    def _room(self, model: Model, generation: Generation) -> int:
-        """How many tokens may follow this prompt."""
-        length = len(self.work.rendered[generation].token_ids)
-        return min(self.work.config.max_new_tokens, model.context - length)
-
     def _request(self, model: Model, generation: Generation) -> Request:
         ids = self.work.rendered[generation].token_ids
-        return Request(generation, ids, self._room(model, generation))
-
-    def _refusal(self, model: Model, generation: Generation) -> str:
-        """Why this model cannot take the text, in a sentence; "" where it can."""
-        given, ids = self.work.given.get(generation), self.work.rendered[generation].token_ids
-        holds = f"the context of '{model.name}' holds {model.context}"
-        if given is None and self._room(model, generation) < 1:
-            asked = f"The prompt has {len(ids)} tokens"
-            return f"{asked}, and {holds}, one of them for the answer. Shorten it."
-        if given is not None and len(given) > model.context:
-            return f"The text has {len(given)} tokens, and {holds}. Shorten it."
-        largest, advice = max(given or ids), "They are another model's: give the text instead."
-        if largest >= model.vocabulary:
-            return (
-                f"Expected token ids below {model.vocabulary}, the vocabulary of '{model.name}', "
-                f"got {largest}. {advice if given else 'The tokenizer has tokens of its own.'}"
-            )
-        return ""
+        return Request(generation, ids, room(model, self.work, generation))
 
     def _record(self, model: Model, trace: Trace) -> TextRecord:
         rendered = self.work.rendered[trace.generation]
@@ -452,10 +439,13 @@ class Task:
     # --- what texts lack -------------------------------------------------------------------------
 
     def _fill(self, writer: RunWriter, model: Model) -> None:
+        run = Run.open(self.path)
+        if not (run.unscored() or run.unkept(self.work.keep)):
+            return
         with self._timed("replay"):
             fill(
                 writer,
-                Run.open(self.path),
+                run,
                 model,
                 self.work.keep,
                 self.clock,

@@ -4,7 +4,7 @@ The machine's own figures come from a short probe after the work: one matrix pro
 dtype, and reading memory.  What taps and sampling take is timed apart, on numbers of the run's
 shapes, and multiplied by its steps.  FLOPs are those that the texts needed, of experts the ones
 that a token visits; bytes are the weights once a step, and the keys and values that a token looks
-at.  Knows no runs; a call that was short is not probed.
+at.  Knows no runs; a call that was short is not probed, and has its memory and its shares alone.
 """
 
 from __future__ import annotations
@@ -59,15 +59,18 @@ def used(
 ) -> dict[str, Any]:
     """As plain values, for a run's log; `texts` made are (prompt tokens, all tokens)."""
     memory = {"peak": peak_memory(model.device), "all": all_memory(model.device)}
-    found: dict[str, Any] = {"memory": {**memory, "packed": packed_bytes(model)}}
+    found: dict[str, Any] = {
+        "memory": {**memory, "packed": packed_bytes(model)},
+        "shares": _shares(seconds, clock, {}),
+    }
     if clock.steps == 0 or clock.prefill + clock.decode < LONG_ENOUGH:
         return found
     try:
         with memory_errors():
-            more = _against_the_machine(model, texts, direction_SDK, config, clock, seconds)
-        return found | more
+            more, inside = _against_the_machine(model, texts, direction_SDK, config, clock)
     except torch.OutOfMemoryError:  # the texts are there: nothing is lost but these figures
         return found
+    return found | more | {"shares": _shares(seconds, clock, inside)}
 
 
 def _against_the_machine(
@@ -76,8 +79,8 @@ def _against_the_machine(
     direction_SDK: Float32,
     config: GenerationConfig,
     clock: Clock,
-    seconds: Mapping[str, float],
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """The figures, and the seconds of taps and sampling within those of the steps."""
     machine = limits(model.device, model.dtype)
     shape = shape_of(model)
     done = work_of(shape, texts, clock, prompt_logprobs=config.prompt_logprobs)
@@ -86,7 +89,7 @@ def _against_the_machine(
     if model.device.type != "cuda":  # a recorded step has no launches, which a probe would count
         inside["taps"] = clock.steps * _taps(model, direction_SDK, rows)
         inside["sampling"] = clock.steps * _sampling(model, shape, config, rows)
-    return {
+    figures = {
         "flops": {
             "machine": machine.flops,
             "prefill": done["prefill_flops"] / max(clock.prefill, 1e-9),
@@ -99,8 +102,8 @@ def _against_the_machine(
         "narrower": model.device.type != "cpu" or has_products(torch.bfloat16),
         "rows": rows,
         "waited": clock.batches > 1,
-        "shares": _shares(seconds, clock, inside),
     }
+    return figures, inside
 
 
 def work_of(
@@ -139,7 +142,9 @@ def _shares(
     parts = {name: seconds[name] for name in names}
     parts |= {"prefill": clock.prefill, "preparing": clock.preparing, **inside}
     parts["decode"] = max(0.0, clock.decode - sum(inside.values()))
-    total = max(seconds["total"], sum(parts.values()))
+    engine = clock.prefill + clock.preparing + clock.decode
+    parts["between"] = max(0.0, seconds.get("generate", 0.0) - engine)
+    total = max(seconds["total"], sum(parts.values()), 1e-9)
     shares = {name: value / total for name, value in parts.items()}
     return shares | {"rest": max(0.0, 1 - sum(shares.values()))}
 

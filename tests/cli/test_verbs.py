@@ -17,6 +17,8 @@ import pytest
 import traitscope.runner
 from tests.report.planted import STATS, TRAITS, Text, planted
 from traitscope.cli.frame import run as command
+from traitscope.cli.progress import progress_on
+from traitscope.cli.screen import Screen
 from traitscope.errors import Interrupted, MachineError
 from traitscope.runner import Outcome, Tick
 
@@ -171,6 +173,55 @@ def test_ctrl_c_is_3(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtu
         "message": "1 of 2 captures are kept in runs/two-0123abcd.",
     }
     assert "Ctrl-C again ends at once" in err
+    assert "what is finished is being kept" in err
+
+
+@pytest.mark.parametrize("json_too", [False, True])
+@pytest.mark.parametrize(
+    ("verb", "place"),
+    [
+        (["plan", "suite.toml"], "traitscope.planner.plan"),
+        (["speedtest"], "traitscope.speedtest.speedtest"),
+        (["doctor"], "traitscope.checkup.doctor"),
+    ],
+)
+def test_ctrl_c_where_nothing_is_kept(
+    verb: list[str],
+    place: str,
+    json_too: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+    monkeypatch.setattr(place, stopped)
+    assert command([*verb, *(["--json"] if json_too else [])]) == 3
+    out, err = capfd.readouterr()
+    assert "Stopping: nothing is kept. Ctrl-C again ends at once." in err
+    assert "traitscope: Interrupted. Nothing was kept; the same command begins from" in err
+    assert "being kept" not in err
+    assert "\n\n" not in err
+    assert not err.startswith("\n")
+    if json_too:
+        assert error_of(out)["message"].startswith("Interrupted. Nothing was kept")
+
+
+@pytest.mark.parametrize("verb", ["report run", "verify run", "compare run run"])
+def test_ctrl_c_while_reading(
+    verb: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    planted(tmp_path / "run", GOOD)
+    monkeypatch.setattr("traitscope.runs.Run.open", stopped)
+    assert command(verb.split()) == 3
+    assert "Nothing was kept" in capsys.readouterr().err
 
 
 def test_ctrl_c_that_nobody_took_is_3(
@@ -322,6 +373,7 @@ def test_no_run_there_is_2(verb: str, capsys: pytest.CaptureFixture[str]) -> Non
         (["run"], "SUITE"),
         (["run", "suite.toml", "--seed", "x"], "--seed"),
         (["run", "suite.toml", "--sed", "1"], "--sed"),
+        (["speedtest", "--promts", "3"], "--rows). See 'traitscope speedtest --help'."),
         (["capture", "--trait", "sycophancy", "--prompts", "a"], "--model"),
     ],
 )
@@ -372,6 +424,58 @@ def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
             ["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, env=_env()
         )
         assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("tick", "said"),
+    [
+        (Tick("generate", 1, 1, "texts"), "Writing and reading: 1 of 1 text"),
+        (Tick("generate", 0, 2, "texts"), "Writing and reading: 0 of 2 texts"),
+        (Tick("measure", 1200, 24000, "texts"), "Measuring: 1,200 of 24,000 texts"),
+        (Tick("measure", 1, 1, "checks in float32"), "Measuring: 1 of 1 check in float32"),
+        (Tick("export", 1, 1), "Exporting: 1 of 1"),
+    ],
+)
+def test_progress_counts_in_words(
+    tick: Tick, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress_on(Screen.now(json=False)) as progress:
+        progress(tick)
+    assert capsys.readouterr().err.splitlines() == [said]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_output_that_cannot_be_written_is_the_machines_failure(
+    buffered: str, tmp_path: Path
+) -> None:
+    planted(tmp_path / "run", GOOD)
+    env = {**_env(), "PYTHONUNBUFFERED": buffered, "TRAITSCOPE_HOME": str(tmp_path / "home")}
+    said = "traitscope: Standard output cannot be written (No space left on device)."
+    for verb in ("report run", "report run --json", "verify run", "run --help", "--version"):
+        line = f"{sys.executable} -m traitscope {verb} > /dev/full"
+        done = subprocess.run(["bash", "-c", line], cwd=tmp_path, stderr=-1, text=True, env=env)
+        assert (done.returncode, done.stderr.count("\n")) == (4, 1), (verb, done.stderr)
+        assert done.stderr.startswith(said)
+    line = f"{sys.executable} -m traitscope report none --json > /dev/full"
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, stderr=-1, text=True, env=env)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    line = f"{sys.executable} -m traitscope report run >&-"
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, stderr=-1, text=True, env=env)
+    assert done.returncode == 4
+    assert done.stderr.startswith("traitscope: Standard output cannot be written (it is closed).")
+    assert not (tmp_path / "home" / "crashes").exists()
+
+
+def test_a_failed_write_elsewhere_is_no_failure_of_the_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def act(out: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    runner(monkeypatch, act)
+    assert command(["run", "suite.toml"]) == 4
+    assert "Something failed that should not have (OSError" in capsys.readouterr().err
 
 
 def _env() -> dict[str, str]:

@@ -15,7 +15,7 @@ from traitscope.engine import Batching, Clock, Request, Steps, generate
 from traitscope.engine.plan import FEWEST, Schedule, padded, schedule
 from traitscope.engine.replay import _batches
 from traitscope.engine.step import BucketedStep, Made
-from traitscope.forecast import PHASES, Amounts, Lengths, Opened, Rates, forecast
+from traitscope.forecast import PHASES, Amounts, Lengths, Opened, Rates, at_most, forecast
 from traitscope.gauge import endless
 from traitscope.models import Model
 
@@ -212,8 +212,8 @@ def test_shapes_of_steps_are_prepared_once() -> None:
 
 
 def test_nothing_ended_says_the_most() -> None:
-    assert Lengths({}, 0, 4, 40).of([50, 20]) == [50, 20]
-    assert not Lengths({}, 0, 4, 40).known
+    assert Lengths({}, 0, (0, 1, 2, 3), 40).of([50, 20]) == [50, 20]
+    assert not Lengths({}, 0, (0, 1, 2, 3), 40).known
 
 
 def test_texts_that_were_seen_are_taken_and_others_in_turn() -> None:
@@ -224,6 +224,48 @@ def test_texts_that_were_seen_are_taken_and_others_in_turn() -> None:
 
 def test_those_not_at_their_end_go_on_at_the_rate_seen() -> None:
     # 2 of 4 ended, with 5 tokens each; the others have 10 each: 30 tokens, one end in 15
-    tried = Lengths({0: 5, 1: 5}, ended=2, open=2, tokens=30)
+    tried = Lengths({0: 5, 1: 5}, ended=2, open=(2, 3), tokens=30)
     assert tried.of([100] * 4) == [5, 5, 25, 25]
     assert tried.tried == 4
+
+
+def test_the_samples_of_a_prompt_are_as_long_as_each_other() -> None:
+    prompts = {0: "a", 1: "a", 2: "b", 3: "b", 4: "c", -1: "b"}
+    tried = Lengths({0: 7, -1: 30}, ended=2, tokens=37, prompts=prompts)
+    assert tried.of([50] * 5) == [7, 7, 30, 30, 7]  # of the last prompt nothing is known
+    assert (tried.source, tried.before, tried.tried, tried.tried_prompts) == ("both", 1, 1, 1)
+
+
+# --- at most -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rows", "join"), [(1, 1), (3, 1), (8, 1), (8, 3), (400, 100)])
+def test_no_phase_takes_more_than_at_most(rows: int, join: int) -> None:
+    """Answers that end apart make more batches than those that are all as long as they may be."""
+    dice = np.random.default_rng(0)
+    texts = tuple((int(n), 20) for n in dice.integers(5, 40, 60))
+    amounts = replace(AMOUNTS, texts=texts, rows=rows, join=join, commit=4)
+    expected = forecast(amounts, RATES, Lengths({0: 3}, 1, (), 3))
+    most = at_most(amounts, RATES, expected)
+    assert most.total == pytest.approx(sum(most.seconds[phase] for phase in PHASES))
+    assert most.preparing == pytest.approx(0)
+    for _ in range(20):
+        seen = dict(enumerate(map(int, dice.integers(1, 21, 60))))
+        lengths = Lengths(seen, 60, (), sum(seen.values()))
+        found = forecast(amounts, replace(RATES, step_column=0.0), lengths)
+        assert found.batches <= most.batches
+        assert found.steps <= most.steps
+        for phase, took in found.seconds.items():
+            assert took <= most.seconds[phase] + 1e-9, phase
+        assert (found.memory <= most.memory, found.disk <= most.disk) == (True, True)
+
+
+def test_at_most_is_no_less_than_expected_in_any_phase() -> None:
+    """A step looks at as many columns as its longest text has: those that end apart, at more."""
+    amounts = replace(AMOUNTS, texts=((4, 20),) * 30, rows=4)
+    rates = replace(RATES, step=0.0, step_row=0.0)
+    seen = {**dict.fromkeys(range(30), 20), 0: 5, 1: 10, 2: 15}
+    expected = forecast(amounts, rates, Lengths(seen, 30, (), sum(seen.values())))
+    assert expected.seconds["decode"] > forecast(amounts, rates, Lengths()).seconds["decode"]
+    most = at_most(amounts, rates, expected)
+    assert all(most.seconds[phase] >= took for phase, took in expected.seconds.items())

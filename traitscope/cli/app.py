@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Annotated
 
 import typer
 
 from traitscope import __version__
 from traitscope.cli import again, compare, doctor, export, make, plan, read, speedtest, view
+from traitscope.cli.screen import keeping_nothing
 
 __all__ = ["app"]
 
@@ -38,18 +41,29 @@ def traitscope(
     """
 
 
+def _keeps_nothing(verb: Callable[..., int]) -> Callable[..., int]:
+    """The same verb, of which a Ctrl-C leaves nothing to go on with."""
+
+    @wraps(verb)
+    def called(**options: object) -> int:
+        with keeping_nothing():
+            return verb(**options)
+
+    return called
+
+
 for _verb, _name in (
     (make.run, "run"),
     (make.capture, "capture"),
     (again.replay, "replay"),
     (make.init, "init"),
-    (plan.plan, "plan"),
-    (read.report, "report"),
+    (_keeps_nothing(plan.plan), "plan"),
+    (_keeps_nothing(read.report), "report"),
     (view.view, "view"),
-    (read.verify, "verify"),
+    (_keeps_nothing(read.verify), "verify"),
     (export.export, "export"),
-    (compare.compare, "compare"),
-    (doctor.doctor, "doctor"),
-    (speedtest.speedtest, "speedtest"),
+    (_keeps_nothing(compare.compare), "compare"),
+    (_keeps_nothing(doctor.doctor), "doctor"),
+    (_keeps_nothing(speedtest.speedtest), "speedtest"),
 ):
     app.command(_name)(_verb)

@@ -31,7 +31,11 @@ def run(args: Sequence[str]) -> int:
     from traitscope.cli.app import app
 
     args = list(args) or ["--help"]
-    screen = Screen.of(args)
+    try:
+        screen = Screen.of(args)
+    except TraitscopeError as error:
+        Screen.now(json=False).complain(str(error))
+        return error.exit_status
     hush()
     try:
         command = typer.main.get_command(app)
@@ -52,10 +56,18 @@ def run(args: Sequence[str]) -> int:
     except TraitscopeError as error:
         if _debugging():
             traceback.print_exc(file=screen.err)
-        screen.error(type(error).__name__, str(error))
-        return error.exit_status
+        return _said(error, screen)
     except Exception as error:
+        # pages of help are not written by the screen
+        blocked = screen.blocked() if isinstance(error, OSError) else None
+        if blocked is not None:
+            return _said(blocked, screen)
         return _unexpected(error, screen)
+
+
+def _said(error: TraitscopeError, screen: Screen) -> int:
+    screen.error(type(error).__name__, str(error))
+    return error.exit_status
 
 
 _INTERRUPTED = "Interrupted. What was committed before is kept; the same command goes on."
@@ -74,7 +86,7 @@ def _unexpected(error: Any, screen: Screen) -> int:
 def _usage(error: Any) -> str:
     """What click says about a wrong option, and where help is."""
     message = error.format_message().strip().replace("\n", " ")
-    message = message if message.endswith((".", "?", ")")) else f"{message}."
+    message = message if message.endswith((".", "?")) else f"{message}."
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "traitscope"
     return f"{message} See '{command} --help'."

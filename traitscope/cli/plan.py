@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -21,7 +21,7 @@ from traitscope.report.palette import ASCII, DIM, TITLE, UNICODE, Signs, foregro
 from traitscope.report.plain import one_line
 
 if TYPE_CHECKING:
-    from traitscope.forecast import Forecast
+    from traitscope.forecast import Forecast, Lengths
     from traitscope.plans import Plan
     from traitscope.suite import Suite
 
@@ -86,12 +86,12 @@ def _page(made: Plan, signs: Signs) -> Iterator[RenderableType]:
 
 def _head(made: Plan, signs: Signs) -> Iterator[Text]:
     dot = f" {signs.dot} "
-    where = "goes on" if made.resumed else "would be new"
+    where = "would be new" if not made.resumed else "goes on" if made.loads else "is finished"
     yield Text(one_line(f"{made.path} {where}"), style=TITLE)
-    there = f", {made.done} of them there already" if made.done else ""
+    there = f", {made.done:,} of them there already" if made.done else ""
     yield Text(f"  {count(made.wanted, 'capture')} wanted{there}", style=DIM)
     facts = [str(made.model[name]) for name in ("name", "dtype", "device") if name in made.model]
-    facts.append(f"batches of up to {made.sizing.rows} rows{_why(made.sizing.limit)}")
+    facts.append(f"batches of up to {count(made.sizing.rows, 'row')}{_why(made.sizing.limit)}")
     yield Text(one_line(f"  {dot.join(facts)}"), style=DIM)
     if not made.loads:
         yield Text("  Nothing is to be made: all of it is there.")
@@ -111,9 +111,10 @@ def _amounts(made: Plan) -> Padding:
     lines = [
         f"{count(made.loads, 'model load')}, {size(made.weights)} of weights",
         f"directions of {traits}, from {count(made.pair_texts, 'text')}" if traits else "",
-        f"{count(made.texts - made.read_texts, 'text')} to be written, in "
-        f"{count(made.expected.batches, 'batch', 'batches')} and {made.expected.steps} steps"
-        if made.expected.batches
+        f"{count(made.written_texts, 'text')} to be written, in "
+        f"{count(made.expected.batches, 'batch', 'batches')} and "
+        f"{count(made.expected.steps, 'step')}"
+        if made.written_texts
         else "",
         f"{count(made.read_texts, 'text')} to be read" if made.read_texts else "",
         f"{count(made.opened, 'block')} of texts to be opened" if made.opened else "",
@@ -126,7 +127,7 @@ def _table(made: Plan) -> Table:
     plans = [made.expected, made.most] if made.lengths.known else [made.most]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=DIM)
     table.add_column("", width=1)
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")  # where it is narrow words are folded, numbers never
     for name in ("expected", "at most")[-len(plans) :]:
         table.add_column(name, justify="right", no_wrap=True)
     for phase, said in _SAID.items():
@@ -148,25 +149,38 @@ def _totals(plans: list[Forecast]) -> Iterator[tuple[str, list[str]]]:
 def _notes(made: Plan) -> Iterator[str]:
     """What the figures assume."""
     lengths = made.lengths
-    if made.texts == made.read_texts:
+    if not made.written_texts:
         return
     yield "At most: every answer is as long as it may be (max_new_tokens)."
-    if made.source == "run":
-        yield f"Expected: answers as long as the {lengths.tried} of this run that are there."
-    elif made.source == "trial":
-        said = f"Expected: answers as long as those of the {lengths.tried} prompts that were tried"
-        more = f"; {lengths.open} had not ended yet, and were guessed" if lengths.open else ""
-        yield f"{said}{more}."
-    else:
+    if not lengths.known:
         yield (
-            f"No answer ended within the {lengths.tokens} tokens that were tried, so that nothing "
+            f"No answer ended within {count(lengths.tokens, 'token')} of a trial, so that nothing "
             "less can be expected."
         )
+        return
+    left = len(lengths.open)
+    guessed = f"; {left} had not ended yet, and {'was' if left == 1 else 'were'} guessed"
+    yield f"Expected: answers as long as {_known(lengths)}{guessed if left else ''}."
+
+
+def _known(lengths: Lengths) -> str:
+    """Whose lengths are known: those of the run, and those that were tried."""
+    there = f"the {count(lengths.before, 'answer')} of this run" if lengths.before else ""
+    tried = f"the {count(lengths.tried, 'answer')} that were tried" if lengths.tried else ""
+    if lengths.tried == 1:
+        tried = "the one answer that was tried"
+    elif lengths.tried:
+        tried += f", to {count(lengths.tried_prompts, 'prompt')}"
+    return " and ".join(part for part in (there, tried) if part)
 
 
 def _warnings(made: Plan) -> Iterator[str]:
-    memory: Any = made.memory_all
-    if made.most.memory > memory:
-        yield f"This machine has {size(memory)} of memory: use fewer --rows or a narrower --dtype."
+    if made.refused:
+        yield made.refused
+    if made.memory_all is not None and made.most.memory > made.memory_all:
+        memory = size(made.memory_all)
+        yield f"This machine has {memory} of memory: use fewer --rows or a narrower --dtype."
     if made.most.disk > made.disk_free:
         yield f"The disk has {size(made.disk_free)} free: choose another --out."
+    if made.warning:
+        yield made.warning

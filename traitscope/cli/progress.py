@@ -22,7 +22,7 @@ from rich.progress import (
 )
 
 from traitscope.cli.screen import Screen, json_line
-from traitscope.cli.units import duration
+from traitscope.cli.units import count, duration
 from traitscope.report.plain import one_line
 
 if TYPE_CHECKING:
@@ -125,9 +125,9 @@ class _Lines:
 
     def _line(self, tick: Tick) -> str:
         title = TITLES.get(tick.phase, tick.phase)
-        said = [f"{tick.done} of {tick.total} {tick.unit}".rstrip()] if tick.total else []
+        said = [_counted(tick, " of ")] if tick.total else []
         rate, left = self._pace.rate(tick), self._pace.left(tick)
-        said += [f"{tick.tokens} tokens, {rate:.0f} a second"] if rate else []
+        said += [f"{count(tick.tokens, 'token')}, {rate:,.0f} a second"] if rate else []
         said += [f"about {duration(left)} left"] if left and left >= 1 else []
         if tick.message and tick.message != self._message:  # once is enough
             said.append(tick.message)
@@ -179,6 +179,13 @@ class _Bars:
             self._progress.update(self._tasks[phase], completed=1, total=1, said="")
 
     def _said(self, tick: Tick) -> str:
-        said = f"{tick.done}/{tick.total} {tick.unit}".rstrip() if tick.total else ""
+        said = _counted(tick, "/") if tick.total else ""
         rate = self._pace.rate(tick)
-        return f"{said}  {rate:.0f} tokens/s" if rate else said
+        return f"{said}  {rate:,.0f} tokens/s" if rate else said
+
+
+def _counted(tick: Tick, of: str) -> str:
+    """How much of how many; a unit is told in the plural ("texts", "checks in float32")."""
+    noun, *others = tick.unit.split(" ") if tick.unit else [""]
+    unit = " ".join([noun.removesuffix("s") if tick.total == 1 else noun, *others])
+    return f"{tick.done:,}{of}{tick.total:,} {unit}".rstrip()

@@ -16,6 +16,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -23,9 +24,10 @@ from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
 
+from traitscope.errors import Interrupted, MachineError
 from traitscope.report.plain import one_line
 
-__all__ = ["Screen", "hush", "json_line"]
+__all__ = ["Screen", "hush", "json_line", "keeping_nothing"]
 
 PIPED_WIDTH = 100  # columns where there is no terminal to ask
 
@@ -36,13 +38,33 @@ _QUIET = {
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-_STOPPING = "Stopping: what is finished is being kept. Ctrl-C again ends at once."
+_KEPT = "Stopping: what is finished is being kept. Ctrl-C again ends at once."
+_NOT_KEPT = "Stopping: nothing is kept. Ctrl-C again ends at once."
+_stopping = ContextVar("_stopping", default=_KEPT)
 
 
 def hush() -> None:
     """Ask the libraries to keep quiet; what a user set stays as it is."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def keeping_nothing() -> Iterator[None]:
+    """For a verb that begins anew each time: a Ctrl-C within it is said to leave nothing."""
+    before = _stopping.set(_NOT_KEPT)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "Interrupted. Nothing was kept; the same command begins from the start."
+        ) from None
+    finally:
+        _stopping.reset(before)
 
 
 def json_line(value: Mapping[str, Any]) -> str:
@@ -62,6 +84,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _unwritable(why: str) -> MachineError:
+    return MachineError(
+        f"Standard output cannot be written ({why}). Send it to a place that has room."
+    )
+
+
 @dataclass(frozen=True)
 class Screen:
     """Where one command writes; `json` for a single line of JSON."""
@@ -72,7 +100,14 @@ class Screen:
 
     @classmethod
     def of(cls, args: Sequence[str]) -> Screen:
-        """The process's streams, made to take any character; `--json` is looked for in `args`."""
+        """The process's streams, made to take any character; `--json` is looked for in `args`.
+
+        Raises MachineError where there is no standard output.
+        """
+        closed = sys.stdout is None  # so Python has it where a shell closed it
+        sys.stderr, sys.stdout = sys.stderr or _nowhere(), sys.stdout or _nowhere()
+        if closed:
+            raise _unwritable("it is closed")
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="replace")
@@ -92,10 +127,11 @@ class Screen:
     def show(self, renderable: RenderableType) -> None:
         """A renderable on standard output; text in it is never read as markup."""
         console = self.console()
-        with console.capture() as captured:
-            console.print(renderable, crop=False)
-        lines = captured.get().splitlines()
-        self._write("".join(f"{line.rstrip()}\n" for line in lines))
+        with self._passing():  # a capture writes too: nothing, which some devices refuse
+            with console.capture() as captured:
+                console.print(renderable, crop=False)
+            lines = captured.get().splitlines()
+            self._write("".join(f"{line.rstrip()}\n" for line in lines))
 
     def show_line(self, message: str) -> None:
         """A sentence on standard output, however long; nothing with `--json`."""
@@ -118,11 +154,20 @@ class Screen:
         return "utf" in (self.out.encoding or "utf-8").lower()
 
     def _write(self, text: str) -> None:
-        try:
+        with self._passing():
             self.out.write(text)
             self.out.flush()
+
+    @contextlib.contextmanager
+    def _passing(self) -> Iterator[None]:
+        """What is written within it passes, or has no reader any more; else a MachineError."""
+        try:
+            yield
         except BrokenPipeError:  # the reader has seen enough
             self.silence()
+        except OSError as error:
+            self.silence()  # what it still holds would fail once more as the process ends
+            raise _unwritable(error.strerror or str(error)) from error
 
     # --- everything else ---------------------------------------------------------------------
 
@@ -136,13 +181,26 @@ class Screen:
         """How a failed command ends: one line on standard error, with `--json` on output too."""
         self.complain(*(message.splitlines() or [kind]))
         if self.json:
-            self.result({"error": {"type": kind, "message": message}, **beside})
+            with contextlib.suppress(MachineError):  # the sentence above is all that can be said
+                self.result({"error": {"type": kind, "message": message}, **beside})
 
     def complain(self, *lines: str) -> None:
         """Lines on standard error that say whose they are."""
         for line in lines:
             self.err.write(f"traitscope: {one_line(line)}\n")
         self.err.flush()
+
+    def blocked(self) -> MachineError | None:
+        """The error of standard output, where it takes nothing, not even a blank line.
+
+        With `--json` nobody but this writes to it, and who does has said so.
+        """
+        try:
+            if not self.json:
+                self._write("\n")
+        except MachineError as error:
+            return error
+        return None
 
     def silence(self) -> None:
         """Nobody reads standard output any more: send what is left of it nowhere."""
@@ -174,7 +232,7 @@ class Screen:
         def stop(number: int, frame: FrameType | None) -> None:
             for each in signals:
                 signal.signal(each, signal.SIG_DFL)
-            self._say_at_once(_STOPPING)
+            self._say_at_once(_stopping.get())
             raise KeyboardInterrupt
 
         before = [signal.signal(each, stop) for each in signals]
@@ -186,6 +244,9 @@ class Screen:
 
     def _say_at_once(self, message: str) -> None:
         """From within a signal handler, where a buffered stream may be in the middle of a write."""
-        line = json_line({"phase": "stopping", "message": message}) if self.json else f"\n{message}"
+        if self.json:
+            message = json_line({"phase": "stopping", "message": message})
+        elif self.err.isatty():  # which has just shown "^C"
+            message = f"\n{message}"
         with contextlib.suppress(OSError, ValueError):
-            os.write(self.err.fileno(), f"{line}\n".encode())
+            os.write(self.err.fileno(), f"{message}\n".encode())

@@ -27,7 +27,7 @@ from traitscope.cli.options import (
     given,
 )
 from traitscope.cli.screen import Screen
-from traitscope.cli.units import duration, seconds
+from traitscope.cli.units import count, duration, seconds
 from traitscope.errors import InputError
 from traitscope.report.palette import ASCII, DIM, TITLE, UNICODE, Signs, foreground
 from traitscope.report.plain import one_line
@@ -136,23 +136,35 @@ def _page(found: Speed, signs: Signs) -> Iterator[RenderableType]:
         yield Padding(Text(_said(found, way)), (0, 0, 0, 2))
     yield Text()
     yield Padding(Text(_texts(found), style="" if _same(found) else foreground(9)), (0, 0, 0, 2))
+    if found.warning:
+        yield Padding(Text(found.warning, style=foreground(9)), (0, 0, 0, 2))
     measured = found.ways[0].measured
     if measured < found.prompts:
-        said = f"Loads, and prompts asked alone, are those of {measured} prompts, scaled up."
+        said = (
+            f"Loads, and prompts asked alone, are those of {count(measured, 'prompt')}, scaled up."
+        )
         yield Padding(Text(said, style=DIM), (0, 0, 0, 2))
 
 
 def _facts(found: Speed, signs: Signs) -> Iterator[Text]:
     model, dot = found.model, f" {signs.dot} "
     asked = [
-        f"{found.prompts} prompts",
-        f"{found.ways[0].tokens} tokens written",
-        f"batches of up to {found.rows}",
+        count(found.prompts, "prompt"),
+        f"{count(found.ways[0].tokens, 'token')} written",
+        _batches(found),
     ]
     of = [f"{model[key]}" for key in ("name", "dtype", "device")]
-    cores = f"{found.machine['cores']} cores"
+    cores = count(found.machine["cores"], "core")
     yield Text(one_line(dot.join([*of, cores])), style=TITLE)
     yield Text(dot.join(asked), style=DIM)
+
+
+def _batches(found: Speed) -> str:
+    said = f"batches of up to {found.rows:,}"
+    if found.processes == 1:
+        return said
+    each = max(1, found.rows // found.processes)
+    return f"{said}, in {found.processes} processes of up to {each:,} each"
 
 
 def _table(found: Speed) -> Table:
@@ -170,7 +182,7 @@ def _table(found: Speed) -> Table:
             seconds(way.seconds),
             f"{way.tokens / way.generation:,.0f}",
             duration(way.suite(1000)),
-            f"{found.ratio(way):.2f}x",
+            f"{_ratio(found, way)}x",
         )
     return table
 
@@ -183,12 +195,20 @@ def _name(found: Speed, way: Way) -> str:
     return WAYS[way.key]
 
 
+def _ratio(found: Speed, way: Way) -> str:
+    """Two decimals, and one figure where other programs made both numbers what they are."""
+    ratio = found.ratio(way)
+    return f"~{float(f'{ratio:.0e}'):,g}" if found.disturbed(way) else f"{ratio:,.2f}"
+
+
 def _said(found: Speed, way: Way) -> str:
     """The ratio in words that cannot be misread: 2.25x as fast takes 56% less time."""
-    ratio = found.ratio(way)
+    said = f"{_name(found, way)}: {_ratio(found, way)}x as fast as a load per prompt"
+    if found.disturbed(way):
+        return f"{said}, as far as that can be told beside other programs"
     saved = 1 - way.seconds / found.ways[0].seconds
-    said = f"saves {saved:.0%}" if saved >= 0 else f"takes {-saved:.0%} more"
-    return f"{_name(found, way)}: {ratio:.2f}x as fast as a load per prompt, {said} of its time"
+    share = f"saves {saved:.0%}" if saved >= 0 else f"takes {-saved:.0%} more"
+    return f"{said}, {share} of its time"
 
 
 def _same(found: Speed) -> bool:
@@ -196,11 +216,12 @@ def _same(found: Speed) -> bool:
 
 
 def _texts(found: Speed) -> str:
+    equal = f"{found.equal} of {count(found.compared, 'text')}"
     if not found.compared:
         return f"Whether all ways write the same is not known: {found.note}."
     if _same(found):
-        return f"All ways wrote the same in float32: {found.equal} of {found.compared} texts."
+        return f"All ways wrote the same in float32: {equal}."
     return (
-        f"The ways did not write the same in float32: {found.equal} of {found.compared} texts "
-        "are equal. 'traitscope doctor' says what differs."
+        f"The ways did not write the same in float32: {equal} equal. 'traitscope doctor' says "
+        "what differs."
     )

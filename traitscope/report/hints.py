@@ -81,8 +81,8 @@ def _answers(summary: Summary) -> Iterator[str]:
     counts = summary.counts
     if counts.unanswered:
         yield (
-            f"{counts.unanswered} of {_count(counts.texts, 'text')} ended in their thoughts, with "
-            "no answer: raise max_new_tokens, turn thinking off, or expect something of "
+            f"{counts.unanswered:,} of {_count(counts.texts, 'text')} ended in their thoughts, "
+            "with no answer: raise max_new_tokens, turn thinking off, or expect something of "
             "thinking[:]."
         )
     if counts.empty > counts.unanswered:
@@ -91,7 +91,7 @@ def _answers(summary: Summary) -> Iterator[str]:
     if counts.cut and 2 * counts.cut > counts.texts:
         limit = summary.generation.get("max_new_tokens", "max_new_tokens")
         yield (
-            f"{counts.cut} of {_count(counts.texts, 'answer')} were cut off at {limit} tokens: "
+            f"{counts.cut:,} of {_count(counts.texts, 'answer')} were cut off at {limit} tokens: "
             "what they end on was not read."
         )
 
@@ -131,4 +131,4 @@ def _short(row: PromptRow) -> str:
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -49,7 +49,7 @@ _SHORTEST = 0.05  # seconds; shorter phases are left out
 
 
 def count(number: int, noun: str, plural: str = "") -> str:
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def signed(z: float, digits: int = 2) -> str:
@@ -71,9 +71,9 @@ def place(path: str) -> str:
 def outcome(summary: Summary) -> str:
     counts = summary.counts
     if counts.done == counts.wanted:
-        return f"finished: all {counts.wanted} captures are there"
-    said = f"{counts.done} of {counts.wanted} captures"
-    fallen = f", {counts.failed} failed" if counts.failed else ""
+        return f"finished: all {counts.wanted:,} captures are there"
+    said = f"{counts.done:,} of {counts.wanted:,} captures"
+    fallen = f", {counts.failed:,} failed" if counts.failed else ""
     return f"{'not finished' if counts.missing else 'finished'}: {said}{fallen}"
 
 
@@ -81,7 +81,7 @@ def facts(summary: Summary) -> list[str]:
     counts = summary.counts
     return [
         count(counts.trajectories, "trajectory", "trajectories"),
-        f"{counts.internals} internals",
+        f"{counts.internals:,} internals",
         count(len(summary.traits), "trait"),
         count(counts.texts, "answer"),
     ]
@@ -109,7 +109,7 @@ def agreement(summary: Summary) -> list[str]:
         said.append(f"Made on {kinds}: the last digits of its texts' numbers do not compare.")
     if summary.counts.outside:
         said.append(
-            f"{summary.counts.outside} more captures are kept that are not in the suite any more"
+            f"{summary.counts.outside:,} more captures are kept that are not in the suite any more"
         )
     return said
 
@@ -197,12 +197,12 @@ def used(summary: Summary) -> list[str]:
 def _done(call: Call, summary: Summary) -> list[str]:
     said = [
         count(call.model_loads, "model load"),
-        f"{count(call.batches, 'batch', 'batches')} of up to {summary.rows} rows",
-        f"{call.new_tokens} tokens written",
+        f"{count(call.batches, 'batch', 'batches')} of up to {count(summary.rows, 'row')}",
+        f"{count(call.new_tokens, 'token')} written",
     ]
     if call.tokens_per_second:
         rate = call.tokens_per_second
-        said.append(f"{rate:.0f} tokens/s" if rate >= 10 else f"{rate:.1f} tokens/s")
+        said.append(f"{rate:,.0f} tokens/s" if rate >= 10 else f"{rate:.1f} tokens/s")
     return said
 
 

@@ -204,8 +204,10 @@ def _text(model: Model, example: Example) -> _Text:
     model.check_ids(ids)
     if len(ids) > model.context:
         raise TraitError(
-            f"Expected texts of at most {model.context} tokens (the context of '{model.name}'), "
-            f"got {len(ids)}: '{example.prompt[:60]}'. Shorten it."
+            "Directions are made of pairs and of neutral chats: expected each of them to have at "
+            f"most {model.context} tokens (the context of '{model.name}'), got {len(ids)} in the "
+            f"one that begins '{example.prompt[:60]}'. Take a model of a longer context, or "
+            "shorten it where it is yours."
         )
     return _Text(ids, model.speller.table(ids, rendered))
 
