@@ -81,20 +81,18 @@ def _plainly(own: Attend) -> Attend:
         *others: Any,
         **options: Any,
     ) -> Attended:
-        mask = attention_mask
+        mask, same = attention_mask, _same.get(module)
         shared = key.shape[1] < query.shape[1]  # else nothing is copied
-        if others or not shared or not _fits(mask, query, key) or not _same.get(module, True):
+        if same is False or others or not shared or not _fits(mask, query, key):
             return own(module, query, key, value, mask, *others, **options)
         scale = options.get("scaling") or query.shape[-1] ** -0.5
         softcap = options.get("softcap")
-        if module not in _same:
+        if same is None:
             q, k, v, m = (x.float() for x in (query, key, value, mask))
-            made, wanted = (
-                _grouped(_Laid(), q, k, v, m, scale, softcap),
-                own(module, q, k, v, m, **options),
-            )
-            _same[module] = not module._parameters and _near(made, wanted)
-        if _same[module]:
+            made = _grouped(_Laid(), q, k, v, m, scale, softcap)
+            near = not module._parameters and _near(made, own(module, q, k, v, m, **options))
+            same = _same[module] = near
+        if same:
             return _grouped(laid, query, key, value, mask, scale, softcap)
         return own(module, query, key, value, mask, **options)
 
@@ -115,18 +113,18 @@ def _fused(own: Attend) -> Attend:
         scaling: float | None = None,
         **options: Any,
     ) -> Attended:
-        made, mask = None, attention_mask
+        made, mask, same = None, attention_mask, _same_fused.get(module)
         odd = dropout or any(options[name] is not None for name in _OTHERS & options.keys())
         if torch.compiler.is_compiling():
             if not odd and _hands_over(mask, query, key):
                 return _by_groups(query, key, value, mask, scaling), None
-        elif not odd and query.device.type == "cpu" and _same_fused.get(module, True):
+        elif same is not False and not odd and query.device.type == "cpu":
             hides = options.get("is_causal")
             hides = getattr(module, "is_causal", True) if hides is None else hides
             seen = laid.seen(query, key) if mask is None and hides else mask
             if _fits(seen, query, key):
                 made = _instead(laid, query, key, value, seen, scaling or query.shape[-1] ** -0.5)
-        if made is not None and module in _same_fused:
+        if made is not None and same:
             return made, None
         wanted = own(module, query, key, value, mask, dropout=dropout, scaling=scaling, **options)
         if made is None:

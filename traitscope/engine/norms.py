@@ -128,11 +128,14 @@ def _by_length(plus: float, weight_D: Tensor, eps: float) -> Norm:
     gain_D, least = (weight_D.float() + plus) * len(weight_D) ** 0.5, _least(weight_D, eps)
 
     def norm(x: Tensor) -> Tensor:
-        x_ND = x.float()
-        made: Tensor = (x_ND * gain_D).div_(_length(x_ND).hypot_(least)).to(x.dtype)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        made: Tensor = (x * gain_D).div_(length.hypot_(least))
         return made
 
-    return norm
+    def narrow(x: Tensor) -> Tensor:
+        return norm(x.float()).to(x.dtype)
+
+    return norm if weight_D.dtype == torch.float32 else narrow
 
 
 def _weighted_after_length(weight_D: Tensor, eps: float) -> Norm:
@@ -141,15 +144,11 @@ def _weighted_after_length(weight_D: Tensor, eps: float) -> Norm:
 
     def norm(x: Tensor) -> Tensor:
         x_ND = x.float()
-        made: Tensor = (x_ND * (root / _length(x_ND).hypot_(least))).to(x.dtype)
+        length = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True)
+        made: Tensor = (x_ND * (root / length.hypot_(least))).to(x.dtype)
         return made.mul_(weight_D)
 
     return norm
-
-
-def _length(x_ND: Tensor) -> Tensor:
-    length_N1: Tensor = torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True)
-    return length_N1
 
 
 def _least(weight_D: Tensor, eps: float) -> Tensor:
