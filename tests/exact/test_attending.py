@@ -91,17 +91,19 @@ def attention_of(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("heads", "groups"), [(4, 2), (4, 4), (6, 1)])
-@pytest.mark.parametrize("products", [True, False])
+@pytest.mark.parametrize(("products", "tiles"), [(True, False), (True, True), (False, False)])
 @pytest.mark.parametrize("tokens", [1, 2, 21])
 def test_the_fused_attention_in_every_dtype(
     dtype: torch.dtype,
     heads: int,
     groups: int,
     products: bool,
+    tiles: bool,
     tokens: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(grouped, "_multiplies", lambda dtype: products)
+    monkeypatch.setattr(grouped, "_has_tiles", lambda: tiles)
     subject, own, given = attention_of(heads, groups, dtype, tokens)
     wanted, _ = own(**given)
     calls = list[Any]()
@@ -112,8 +114,8 @@ def test_the_fused_attention_in_every_dtype(
     assert made.is_contiguous()
     apart, size = float((made - wanted).abs().max()), float(wanted.abs().max())
     assert apart <= packing.ALLOWED[dtype] * size
-    narrow = dtype != torch.float32
-    assert bool(calls) == (not narrow or (heads == groups and products and tokens == 1))
+    narrow, twice = dtype != torch.float32, products and not tiles
+    assert bool(calls) == (not narrow or (heads == groups and twice and tokens == 1))
 
 
 @pytest.mark.parametrize(("heads", "groups"), [(4, 2), (4, 4)])

@@ -164,6 +164,20 @@ def test_a_turn_of_another_kind_goes_its_own_way(monkeypatch: pytest.MonkeyPatch
         assert_same(subject, made[generation], trace, NUCLEUS)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_turn_in_a_narrow_dtype_rounds_where_the_model_does(dtype: torch.dtype) -> None:
+    """To the last digit; an operation that multiplies and adds would round once less."""
+    subject = fresh("llama", dtype)
+    place = vars(sys.modules[type(subject.anatomy.blocks[0].attention).__module__])
+    own = place["apply_rotary_pos_emb"]
+    sizes = (3, 4, 2, 8), (3, 2, 2, 8), (3, 2, 8), (3, 2, 8)
+    given = [torch.randn(size).to(dtype) for size in sizes]
+    with torch.inference_mode(), rotary.joint_rotary(subject):
+        for made, wanted in zip(place["apply_rotary_pos_emb"](*given), own(*given), strict=True):
+            assert torch.equal(made, wanted)
+    assert list(rotary._same.values()) == [True]
+
+
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_turn_of_other_angles_is_made_anew(rows: int) -> None:
     """Gemma-3's blocks use two kinds of angles in turn; some models give one row for all."""

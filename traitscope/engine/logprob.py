@@ -12,7 +12,9 @@ from traitscope.models import Anatomy
 
 __all__ = ["own_logprob"]
 
-LEAST, BYTES = 128, 32 << 20  # the tokens, and about the bytes, of logits that exist at once
+# the tokens, and about the bytes, of logits that exist at once: of more, the memory is fetched anew
+# from the system every time
+LEAST, BYTES = 128, 16 << 20
 _SLICE = 16  # tokens: on a CPU their logits stay in its cache until they are done with
 # on other devices, whose products want many rows; `sizing.py` counts so many tokens
 AWAY, BYTES_AWAY = 512, 256 << 20

@@ -61,7 +61,7 @@ def _together(own: Turn) -> Turn:
 
 def _fits(*args: Any) -> bool:
     """Queries [B, H, T, dh] and keys [B, G, T, dh], cosines and sines [B or 1, T, R <= dh]; on a
-    CPU few of them, in float32."""
+    CPU few of them."""
     if len(args) != 4:  # GPT-J's, for one, takes one tensor at a time
         return False
     for x in args:
@@ -70,7 +70,7 @@ def _fits(*args: Any) -> bool:
     q, k, cos, sin = args
     if (q.dim(), k.dim(), cos.dim(), sin.dim()) != (4, 4, 3, 3) or q.dtype not in ALLOWED:
         return False
-    if q.device.type == "cpu" and (q.dtype != torch.float32 or q.numel() > MOST):
+    if q.device.type == "cpu" and q.numel() > MOST:
         return False
     tokens, width = q.shape[2:]
     if k.shape[2:] != (tokens, width) or cos.shape[1] != tokens or sin.shape != cos.shape:
@@ -90,7 +90,10 @@ def _turned(signed: _Signed, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> 
 
 
 def _turn(signed: _Signed, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    return torch.addcmul(x * cos.unsqueeze(1), x.roll(x.shape[-1] // 2, -1), signed.of(sin))
+    straight, crossed = x * cos.unsqueeze(1), x.roll(x.shape[-1] // 2, -1)
+    if x.dtype != torch.float32 and x.device.type == "cpu":  # rounded where models round
+        return straight.add_(crossed.mul_(signed.of(sin)))
+    return torch.addcmul(straight, crossed, signed.of(sin))
 
 
 def _alike(made: Tensor, wanted: Tensor) -> bool:

@@ -66,15 +66,18 @@ class Anatomy:
         return self.scaled(self.head_of(h_ND))
 
     def head_of(self, h_ND: Tensor) -> Tensor:
-        """What the head gives [N, V], for the caller to overwrite."""
+        """What the head gives [N, V]."""
         made_NV: Tensor = self.head(h_ND)
-        if not torch.compiler.is_compiling() and is_watched(self.head):  # who may have kept it
-            made_NV = made_NV.clone()
         return made_NV.to(h_ND.device)  # it may stand on another
 
     def scaled(self, logits_NV: Tensor) -> Tensor:
-        """Logits [N, V] in float32 of what the head gave, which is overwritten: on a CPU new
-        memory costs more than the arithmetic."""
+        """Logits [N, V] in float32 of what the head gave, for the caller to overwrite.
+
+        That itself is overwritten: on a CPU new memory costs more than the arithmetic.  Who watches
+        the head may have kept it, though: then it stays, and a copy is worked on.
+        """
+        if not torch.compiler.is_compiling() and is_watched(self.head):
+            logits_NV = logits_NV.clone()
         if self.logit_scale != 1.0:
             logits_NV = logits_NV.mul_(self.logit_scale)
         if self.logit_softcap is not None:
