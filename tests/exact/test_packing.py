@@ -55,6 +55,17 @@ def test_products_in_bfloat16_are_the_processors_own(
     assert packing.has_products(torch.float32)
 
 
+@pytest.mark.parametrize(
+    ("machine", "wanted"), [("x86_64", True), ("AMD64", True), ("arm64", False)]
+)
+def test_tiles_are_asked_for_where_they_can_be(
+    machine: str, wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert packing.has_tiles() == wanted
+
+
 # --- packed weights ------------------------------------------------------------------------------
 
 

@@ -4,10 +4,9 @@ Where several heads share keys and values, transformers' plain ("eager") attenti
 each head.  torch's fused one gets the heads of a group as tokens of one text, and for few tokens
 prepares more than it computes.  Here they are the rows of one product with what they share, in
 place of the plain way, and of the fused one for a decode step's tokens and for short texts.  In
-narrow dtypes the fused one stays, but where the processor has no AMX gets a step's query that
-shares its keys with none twice: there it takes twice as long for one row as for two, with AMX a
-half or a third.  Off the CPU it is the plain way's decode steps that gain: fewer launches, and no
-copies.
+narrow dtypes the fused one stays.  Where the processor has no AMX it gets a step's query that
+shares its keys with none twice: there two rows take half as long as one, with AMX up to five times.
+Off the CPU it is the plain way's decode steps that gain: fewer launches, and no copies.
 
 Each block's own function is held against this one when it is first called and goes on where the
 two differ, as it does with all that is not known here.  The plain way is held against it in
@@ -31,7 +30,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from traitscope.engine.modeling import exchanged, left_alone, replaced
-from traitscope.engine.packing import ALLOWED, has_products
+from traitscope.engine.packing import ALLOWED, has_products, has_tiles
 from traitscope.models import Model
 
 __all__ = ["grouped_attention"]
@@ -52,12 +51,7 @@ _MOST_WEIGHTS = 1 << 21  # memory for every weight: no more of them than fit int
 _same: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 _same_fused: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
-_multiplies = cache(has_products)
-
-
-@cache
-def _has_tiles() -> bool:
-    return bool(torch.cpu._is_amx_tile_supported())
+_multiplies, _has_tiles = cache(has_products), cache(has_tiles)
 
 
 @contextmanager
@@ -198,7 +192,7 @@ def _instead(
         return _grouped(laid, query, key, value, mask, scale, None)[0]
     if not one or not alone or key.numel() < _LEAST_TWICE:
         return None
-    if _has_tiles() or not _multiplies(query.dtype):
+    if not _multiplies(query.dtype) or _has_tiles():
         return None
     query_BH2d, mask_B12C = (x.expand(-1, -1, 2, -1) for x in (query, mask))
     made_BH2d = nn.functional.scaled_dot_product_attention(

@@ -38,6 +38,7 @@ __all__ = [
     "LEAST",
     "SHARE",
     "has_products",
+    "has_tiles",
     "memory_for_texts",
     "packed_bytes",
     "packed_stacks",
@@ -51,6 +52,7 @@ _ROWS = 24  # of the products that the layout is made for; others work as well
 # largest difference allowed, relative to the largest output: rounding is inside, a mix-up is not
 ALLOWED = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 _TYPES = {nn.Linear, Conv1D}
+_X86 = ("x86_64", "amd64")
 _ALSO = {"transformers.models.falcon.modeling_falcon.FalconLinear"}  # one in all but name
 _STACKS = {"gate_up_proj", "up_proj", "down_proj"}
 
@@ -249,11 +251,17 @@ def has_products(dtype: torch.dtype) -> bool:
         return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
-    if platform.machine().lower() not in ("x86_64", "amd64"):
+    if platform.machine().lower() not in _X86:
         return True
-    if torch.cpu._is_amx_tile_supported():
+    if has_tiles():
         return True
     return torch.cpu._is_avx512_bf16_supported() and not has_products(torch.float16)
+
+
+def has_tiles() -> bool:
+    """Whether the processor has AMX: only x86 is asked."""
+    x86 = platform.machine().lower() in _X86
+    return x86 and bool(torch.cpu._is_amx_tile_supported())
 
 
 def _mark(weight: Tensor) -> tuple[object, ...]:
