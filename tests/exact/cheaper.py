@@ -38,6 +38,7 @@ def plainly(monkeypatch: pytest.MonkeyPatch, work: Any) -> Any:
     with monkeypatch.context() as without:
         for user in (decode, replay):
             without.setattr(user, "lean", lambda model, **_: nullcontext())
+        without.setattr(decode, "takes_ragged", lambda model: False)
         return work()
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.tiny import EXTRA, hf_model, model, tokenizer
-from traitscope.engine import agreement, step
+from traitscope.engine import agreement, slots, step
 from traitscope.engine.slots import SlotLayer, Slots, masks
 from traitscope.errors import ModelError
 from traitscope.models import FAMILIES, Model, dissect, prove, tolerance
@@ -222,8 +222,8 @@ _Update = Callable[..., tuple[Tensor, Tensor]]
 def _one_column_late(update: _Update) -> _Update:
     def wrong(self: SlotLayer, keys: Tensor, values: Tensor, *args: Any, **kwargs: Any) -> Any:
         now = self._announced.now
-        if now.position_B is not None:
-            now = replace(now, position_B=(now.position_B - 1).clamp_min(0))
+        if now.position_N is not None:
+            now = replace(now, position_N=(now.position_N - 1).clamp_min(0))
             before, self._announced.now = self._announced.now, now
             out = update(self, keys, values, *args, **kwargs)
             self._announced.now = before
@@ -288,7 +288,7 @@ def test_agreement_notices_a_mask_that_leaks(
     monkeypatch: pytest.MonkeyPatch, wrong: Callable[..., Any]
 ) -> None:
     subject = model("gpt2")
-    monkeypatch.setattr(step, "masks", wrong)
+    monkeypatch.setattr(slots, "masks", wrong)
     assert not all(proof.held for proof in agreement(subject))
 
 
@@ -300,7 +300,7 @@ def test_agreement_notices_a_window_that_is_forgotten(monkeypatch: pytest.Monkey
         made = masks(config, position, columns, dtype)
         return dict.fromkeys(made, made["full_attention"])
 
-    monkeypatch.setattr(step, "masks", wrong)
+    monkeypatch.setattr(slots, "masks", wrong)
     assert not all(proof.held for proof in agreement(subject))
 
 

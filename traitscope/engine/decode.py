@@ -1,7 +1,8 @@
 """The decode loop: many prompts in true batches, one forward per step, scores from inside it.
 
-A prompt's tokens but the last are prefilled into a slot; the last one goes through the decode
-step like every sampled token, so that sampling lives in one place.  Every sampled token is fed
+A prompt's tokens but the last are prefilled into a slot, on a CPU in one forward with the step
+that comes next; the last one goes through the decode step like every sampled token, so that
+sampling lives in one place.  Every sampled token is fed
 once, the last one too, so that every token has a state.  What a step says about ending is read
 while the next one runs: that one is the extra feed of the last token.  Rows that end leave at
 once, the last row takes their slot, waiting prompts take the free ones.  The order is a function
@@ -23,18 +24,18 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from traitscope.core import Generation, GenerationConfig, Trace
 from traitscope.engine.joining import Joining, arranged, forward_cost, forward_tokens, pieces
 from traitscope.engine.lean import lean
-from traitscope.engine.logprob import own_logprob
 from traitscope.engine.noise import noise_key
 from traitscope.engine.numbers import Numbers
 from traitscope.engine.outbox import HostCopy, Outbox
 from traitscope.engine.plan import COLUMNS
+from traitscope.engine.prefill import Piece, Prefill
+from traitscope.engine.ragged import takes_ragged
 from traitscope.engine.slots import Slots
-from traitscope.engine.step import step_for
+from traitscope.engine.step import Step, step_for
 from traitscope.errors import InputError, memory_errors
 from traitscope.models import Model, Scores, Taps
 
@@ -186,6 +187,15 @@ class _Loop:
         self.prefill_tokens = batching.prefill_tokens or forward_tokens(model)
         finish, at_once = self.numbers.finish, self.numbers.at_once
         self.outbox = Outbox(self.capacity, self.width, finish, at_once)
+        self.prefill = Prefill(model, self.slots, self.step, self.numbers, config)
+        # all tokens lie in one row then, which some models give positions by
+        room = model.context - self.capacity
+        # no trial for a few texts that all fit, whose prompts are read once
+        here = model.device.type == "cpu" and type(self.step) is Step and room > 0
+        self.ragged = here and len(requests) > self.capacity and takes_ragged(model)
+        if self.ragged:
+            self.prefill_tokens = min(self.prefill_tokens, room)
+        self.newest: Piece | None = None  # of prompts that is still to be read
         self.live: list[_Row] = []
         self.ended: list[_Row] = []  # texts whose numbers are still on their way
         if self.scores is not None:  # last: what has failed so far has left nothing on the model
@@ -225,66 +235,50 @@ class _Loop:
     def _begin(self, requests: list[Request], joining: list[Joining], began: float) -> None:
         """Texts that share equally much (or nothing) of others', in as few forwards as pay."""
         left = [len(request.token_ids) - joining[0].shared for request in requests]
-        for part in pieces(left, self.prefill_tokens, self.forward_cost):
+        padding = self.prefill_tokens if self.ragged else self.forward_cost
+        for part in pieces(left, self.prefill_tokens, padding, padded=not self.ragged):
             self._prefill(requests[part], joining[part], began)
 
     @torch.inference_mode()
     def _prefill(self, requests: list[Request], joining: list[Joining], began: float) -> None:
-        """All but the last token of some prompts, left-aligned, in chunks of columns."""
+        """All but the last token of some prompts, left-aligned, in chunks of columns.
+
+        The newest piece is read beside the next step where that can be, and when another comes.
+        """
         first, shared = len(self.live), joining[0].shared
         rows = [self._open(request, began) for request in requests]
         self.live.extend(rows)
+        length = max(len(row.ids) for row in rows) - 1
         if shared:
+            self._read_newest()  # which may be what is shared
             self.slots.share([one.place for one in joining], first, shared)
             for row, one in zip(rows, joining, strict=True):
                 row.numbers[:shared] = self.live[one.place].numbers[:shared]
                 row.stored = shared
             self.clock.shared_tokens += shared * len(rows)
-        length = max(len(row.ids) for row in rows) - 1
-        id_BT = torch.zeros(len(rows), length + 1, dtype=torch.int64)
+        id_PT = torch.zeros(len(rows), length + 1, dtype=torch.int64)
         for i, row in enumerate(rows):
-            id_BT[i, : len(row.ids)] = torch.tensor(row.ids)
-        chunk = max(1, self.prefill_tokens // len(rows))
+            id_PT[i, : len(row.ids)] = torch.tensor(row.ids)
+        ragged = self.ragged and len(rows) > 1  # no longer than one forward
+        chunk = max(1, length if ragged else self.prefill_tokens // len(rows))
         for offset in range(shared, length, chunk):
-            self._prefill_chunk(rows, first, id_BT, offset, min(offset + chunk, length))
+            self._read_newest()
+            self.newest = Piece(rows, first, id_PT, offset, min(offset + chunk, length))
+            if not self.ragged:
+                self._read_newest()
         ends = [len(row.ids) - 1 for row in rows]
         keys = [noise_key(self.config.seed, row.request.generation) for row in rows]
         self.step.enter(first, [row.ids[-1] for row in rows], ends, keys)
 
-    def _prefill_chunk(
-        self, rows: list[_Row], first: int, id_BT: Tensor, offset: int, end: int
-    ) -> None:
-        device = self.model.device
-        position_BT = torch.arange(offset, end, device=device).expand(len(rows), -1)
-        self.slots.prefill(first, len(rows), offset, end - offset)
-        here_BT = id_BT[:, offset:end].to(device)
-        used = [min(len(row.ids) - 1, end) - offset for row in rows]
-        # on their way before the forward, which a device works at while more is asked of it
-        place_N, next_N = self._next_of(id_BT[:, offset + 1 : end + 1], used)
-        h_BTD = self.step.forward(here_BT, position_BT, end)
-        logprob_BT = self._own_logprobs(h_BTD, place_N, next_N)
-        parts = [part.cpu().numpy() for part in self.numbers.of_forward(logprob_BT)]
-        for i, (row, n) in enumerate(zip(rows, used, strict=True)):
-            if n > 0:
-                here_TW = row.numbers[offset : offset + n]
-                np.concatenate([part_BTX[i, :n] for part_BTX in parts], axis=1, out=here_TW)
-                row.stored = offset + n
-                self.clock.tokens += n
-
-    def _next_of(self, next_BT: Tensor, used: list[int]) -> tuple[Tensor, Tensor]:
-        """The places of a forward's tokens that are no padding, and what comes after each."""
-        real_BT = torch.arange(next_BT.shape[1]) < torch.tensor(used)[:, None]
-        place_N, device = real_BT.flatten().nonzero()[:, 0], self.model.device
-        return place_N.to(device), next_BT[real_BT].to(device)
-
-    def _own_logprobs(self, h_BTD: Tensor, place_N: Tensor, next_N: Tensor) -> Tensor:
-        """ln p of each token that comes next [B, T]; padding costs nothing and has none."""
-        size, device = h_BTD.shape[:2], h_BTD.device
-        logprob_BT = torch.full(size, torch.nan, dtype=torch.float32, device=device)
-        if self.config.prompt_logprobs:
-            own_N = own_logprob(self.model.anatomy, h_BTD.flatten(0, 1)[place_N], next_N)
-            logprob_BT.view(-1)[place_N] = own_N
-        return logprob_BT
+    def _read_newest(self) -> None:
+        """The piece that no step has been made with yet, by a forward of its own."""
+        if self.newest is not None:
+            if self.ragged:
+                self.prefill.beside(self.newest, 0)
+            else:
+                self.prefill.read(self.newest)
+            self.clock.tokens += sum(self.newest.lengths)
+            self.newest = None
 
     def _open(self, request: Request, began: float) -> _Row:
         length = len(request.token_ids) + request.max_new_tokens
@@ -298,6 +292,8 @@ class _Loop:
         """Feed each live row's newest token; project, sample, and advance, all on the device."""
         began, prepared = time.perf_counter(), self.step.preparing
         rows = tuple(self.live)
+        if self.newest is not None:
+            return self._launch_beside(self.newest, rows)
         columns = max(row.fed for row in rows) + 1
         token_B, numbers_BW = self.step(len(rows), columns)
         flight = _Flight(rows, HostCopy(token_B))
@@ -311,6 +307,24 @@ class _Loop:
         self.clock.shapes = self.step.shapes
         self.clock.decode += time.perf_counter() - began - preparing
         return flight
+
+    def _launch_beside(self, piece: Piece, rows: tuple[_Row, ...]) -> _Flight:
+        """The same, and a piece of prompts is read; on a CPU, where nothing has to travel."""
+        began, self.newest = time.perf_counter(), None
+        token_B, number_BW = self.prefill.beside(piece, len(rows))
+        self.outbox.flush()  # what came before
+        for row, number_W in zip(rows, number_BW, strict=True):
+            row.numbers[row.stored] = number_W
+            row.stored += 1
+            row.fed += 1
+        read = sum(piece.lengths)
+        self.clock.steps += 1
+        self.clock.tokens += read + len(rows)
+        took = time.perf_counter() - began
+        reading = took * read / (read + len(rows))  # a token costs as much as another one
+        self.clock.prefill += reading
+        self.clock.decode += took - reading
+        return _Flight(rows, HostCopy(token_B))
 
     # --- rows go -----------------------------------------------------------------------------
 

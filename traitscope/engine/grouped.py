@@ -31,6 +31,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from traitscope.engine.modeling import exchanged, left_alone, replaced
 from traitscope.engine.packing import ALLOWED, has_products, has_tiles
+from traitscope.engine.ragged import by_parts
 from traitscope.models import Model
 
 __all__ = ["grouped_attention"]
@@ -59,10 +60,10 @@ def grouped_attention(model: Model) -> Iterator[None]:
     """Within it, attention of few tokens is cheaper, for `model` and its like."""
     way = model.anatomy.config._attn_implementation
     if way == "eager":
-        with replaced(model, _PLAIN, _plainly):
+        with replaced(model, _PLAIN, lambda own: by_parts(_plainly(own))):
             yield
     elif way == _FUSED:
-        with exchanged(ALL_ATTENTION_FUNCTIONS, _FUSED, _fused):
+        with exchanged(ALL_ATTENTION_FUNCTIONS, _FUSED, lambda own: by_parts(_fused(own))):
             yield
     else:
         yield
@@ -262,7 +263,8 @@ class _Laid:
                 return made
         whole = mask.to(dtype)[:, :, None].expand(rows, groups, heads, -1, -1)
         made = whole.reshape(*size, mask.shape[-1])
-        self._known = [*self._known[-1:], (mask, made)]  # a forward has two kinds at most
+        # a forward has two kinds at most, of a step's tokens and of prompts'
+        self._known = [*self._known[-3:], (mask, made)]
         return made
 
     def seen(self, query: Tensor, key: Tensor) -> Tensor | None:

@@ -128,16 +128,17 @@ def _shared(some: Ids, ids: Ids) -> int:
     return n - 1
 
 
-def pieces(left: Sequence[int], most: int, padding: int) -> list[slice]:
+def pieces(left: Sequence[int], most: int, padding: int, *, padded: bool = True) -> list[slice]:
     """Cut texts with so many tokens left to read, in descending order, into forwards.
 
-    A forward has at most `most` tokens with its padding (but one text at least), and about
-    `padding` tokens of padding: what it costs to make a forward more.
+    A forward has at most `most` tokens (but one text at least), with its padding where it is
+    `padded`, and about `padding` tokens of padding: what it costs to make a forward more.
     """
-    found, start, waste = [], 0, 0
-    for i, tokens in enumerate(left):
-        waste += left[start] - tokens
-        if i > start and (waste > padding or (i + 1 - start) * left[start] > most):
+    found, start, tokens, waste = [], 0, 0, 0
+    for i, here in enumerate(left):
+        waste += left[start] - here
+        tokens += left[start] if padded else here
+        if i > start and (waste > padding or tokens > most):
             found.append(slice(start, i))
-            start, waste = i, 0
+            start, tokens, waste = i, here, 0
     return [*found, slice(start, len(left))]

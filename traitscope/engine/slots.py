@@ -1,12 +1,14 @@
 """The KV cache: one slot per row, column = position, no padding.
 
 `Slots` is a transformers `Cache` with one `SlotLayer` per block.  A forward is announced before
-it is made, by `prefill(row, rows, offset)` or `decode(positions)`; the layers then write where
-that says and give back the columns in use.  Rows 0..n-1 are live; a row that ends is overwritten
-by the last one (`move`).  What stands in unused columns is finite and masked away.
+it is made, by `prefill(row, rows, offset)`, `decode(positions)` or `ragged(rows, positions)`; the
+layers then write where that says and give back the columns in use.  Rows 0..n-1 are live; a row
+that ends is overwritten by the last one (`move`).  What stands in unused columns is finite and
+masked away.
 This module does not know tokens, texts or when a row ends.
 
-Legend: B rows, T tokens of this forward, H key-value heads, C columns.
+Legend: B rows, T tokens of this forward, N tokens of rows that have unlike numbers of them,
+H key-value heads, C columns, D model width.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-__all__ = ["Slots", "masks"]
+from traitscope.models import Model
+
+__all__ = ["Slots", "forward", "masks"]
 
 _MOST_HEADS = 1024  # key-value heads of one block
 
@@ -30,8 +34,9 @@ class _Forward:
     first: int = 0  # first row
     rows: int = 0
     offset: int = 0  # prefill: the column of the first token
-    position_B: Tensor | None = None  # decode: the column of each row's token
+    position_N: Tensor | None = None  # the column of each token, where it is not `offset` for all
     columns: int = 0  # columns in use after it
+    row_N: Tensor | None = None  # the row of each token, where there is not one of each row
     places: dict[tuple[int, torch.device], Tensor] = field(default_factory=dict)
 
 
@@ -46,16 +51,18 @@ class _Announced:
         self.now = _Forward()
 
     def places(self, heads: int, device: torch.device) -> Tensor:
-        """Where this step writes, for a store seen as [rows * heads * columns, dh]: [B * heads].
+        """Where each token is written, for a store seen as [rows * heads * columns, dh]:
+        [N * heads].
 
         One flat index for all blocks of a kind: several times as fast as indexing row and column.
         """
         now = self.now
-        assert now.position_B is not None
+        assert now.position_N is not None
         if (heads, device) not in now.places:
-            lane_BH = self.row_index[: now.rows, None] * heads + self.head_index[:heads]
-            place_BH = lane_BH * self.columns + now.position_B[:, None]
-            now.places[heads, device] = place_BH.flatten().to(device)
+            row_N = self.row_index[: now.rows] if now.row_N is None else now.row_N
+            lane_NH = row_N[:, None] * heads + self.head_index[:heads]
+            place_NH = lane_NH * self.columns + now.position_N[:, None]
+            now.places[heads, device] = place_NH.flatten().to(device)
         return now.places[heads, device]
 
 
@@ -87,12 +94,14 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is not f
         now = self._announced.now
         used = slice(now.first, now.first + now.rows)
         for store, new in ((self.keys, key_states), (self.values, value_states)):
-            if now.position_B is None:
+            if now.position_N is None:
                 store[used, :, now.offset : now.offset + new.shape[2]] = new
             else:
                 width = new.shape[3]
-                place_N = self._announced.places(new.shape[1], new.device)
-                store.view(-1, width).index_copy_(0, place_N, new.reshape(-1, width))
+                place = self._announced.places(new.shape[1], new.device)
+                # a step has one token of each row, other tokens lie all in one row
+                new = new if now.row_N is None else new.transpose(1, 2)
+                store.view(-1, width).index_copy_(0, place, new.reshape(-1, width))
         return self.keys[used, :, : now.columns], self.values[used, :, : now.columns]
 
     def copy(self, source: int | Tensor, target: int | slice, columns: int) -> None:
@@ -127,6 +136,11 @@ class Slots(Cache):  # type: ignore[misc]  # transformers is not followed
         """The next forward writes one column per row, at `position_B` [n]; rows 0..n-1."""
         self._announced.now = _Forward(0, position_B.shape[0], 0, position_B, columns)
 
+    def ragged(self, row_N: Tensor, position_N: Tensor, rows: int, columns: int) -> None:
+        """The next forward writes tokens that all lie in one row, each at its own row and column;
+        attention is given rows 0..rows-1."""
+        self._announced.now = _Forward(0, rows, 0, position_N, columns, row_N)
+
     @torch.inference_mode()
     def move(self, source: int, target: int, columns: int) -> None:
         """Row `source` takes the place of row `target`."""
@@ -141,6 +155,19 @@ class Slots(Cache):  # type: ignore[misc]  # transformers is not followed
         source = sources[0] if alike else torch.tensor(sources)
         for layer in self.layers:
             layer.copy(source, slice(first, first + len(sources)), columns)
+
+
+def forward(model: Model, slots: Slots, id_BT: Tensor, position_BT: Tensor, columns: int) -> Tensor:
+    """Final-normed states [B, T, D] of a forward that was announced."""
+    out = model.anatomy.stack(
+        input_ids=id_BT,
+        attention_mask=masks(model.anatomy.config, position_BT, columns, model.dtype),
+        position_ids=position_BT,
+        past_key_values=slots,
+        use_cache=True,
+    )
+    # a model may span several devices, ids and numbers stay on one
+    return out[0].to(id_BT.device)  # type: ignore[no-any-return]  # untyped outputs
 
 
 def masks(config: Any, position_BT: Tensor, columns: int, dtype: torch.dtype) -> Any:

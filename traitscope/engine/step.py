@@ -27,8 +27,9 @@ from traitscope.core import GenerationConfig
 from traitscope.engine.compiling import Compiled, NotCompiled
 from traitscope.engine.numbers import Numbers
 from traitscope.engine.plan import FEWEST, bucket
+from traitscope.engine.ragged import Prompts, ragged
 from traitscope.engine.sampling import pick
-from traitscope.engine.slots import Slots, masks
+from traitscope.engine.slots import Slots, forward
 from traitscope.errors import InputError, memory_errors
 from traitscope.models import Model
 
@@ -84,17 +85,25 @@ class Step:
         self.position_B[:n] += 1
         return token_B, numbers_BW
 
+    @torch.inference_mode()
+    def beside(self, n: int, prompts: Prompts, id_M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A step of rows 0..n-1 in one forward with these tokens of prompts; n may be 0.
+
+        The next token [B], the log probability of it [B], and the final-normed states of the
+        prompts' tokens [M, D].
+        """
+        id_B, position_B = self.id_B[:n], self.position_B[:n]
+        h_ND = ragged(self.model, self.slots, (id_B, position_B), prompts, id_M)
+        if n == 0:
+            return id_B, h_ND.new_empty(0), h_ND
+        token_B, logprob_B = self._next(h_ND[:n], self.key_B[:n], position_B)
+        self.id_B[:n] = token_B
+        self.position_B[:n] += 1
+        return token_B, logprob_B, h_ND[n:]
+
     def forward(self, id_BT: Tensor, position_BT: Tensor, columns: int) -> Tensor:
         """Final-normed states [B, T, D]; taps fill their sink on the way."""
-        out = self.model.anatomy.stack(
-            input_ids=id_BT,
-            attention_mask=masks(self.model.anatomy.config, position_BT, columns, self.model.dtype),
-            position_ids=position_BT,
-            past_key_values=self.slots,
-            use_cache=True,
-        )
-        # a model may span several devices, ids and numbers stay on one
-        return out[0].to(id_BT.device)  # type: ignore[no-any-return]  # untyped outputs
+        return forward(self.model, self.slots, id_BT, position_BT, columns)
 
     def _make(self, n: int, columns: int) -> Made:
         return self._compute(n, columns)
@@ -103,9 +112,13 @@ class Step:
         position_B = self.position_B[:n]
         self.slots.decode(position_B, columns)
         h_BTD = self.forward(self.id_B[:n, None], position_B[:, None], columns)
-        logits_BV = self.model.anatomy.logits(h_BTD[:, 0])
-        token_B, logprob_B = pick(logits_BV, self.key_B[:n], position_B + 1, self.config, self.ask)
+        token_B, logprob_B = self._next(h_BTD[:, 0], self.key_B[:n], position_B)
         return token_B, self.numbers.of_step(logprob_B)
+
+    def _next(self, h_BD: Tensor, key_B: Tensor, position_B: Tensor) -> tuple[Tensor, Tensor]:
+        """The tokens that come after those at these positions, and their log probabilities."""
+        logits_BV = self.model.anatomy.logits(h_BD)
+        return pick(logits_BV, key_B, position_B + 1, self.config, self.ask)
 
 
 class BucketedStep(Step):

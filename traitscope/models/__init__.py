@@ -20,7 +20,7 @@ from traitscope.models.checkpoint import (
 )
 from traitscope.models.families import FAMILIES, Family, family_of
 from traitscope.models.fingerprint import hash_tensors
-from traitscope.models.forwards import is_anothers, is_watched, wrap_forward
+from traitscope.models.forwards import is_anothers, is_hooked, is_watched, wrap_forward
 from traitscope.models.given import given_ids
 from traitscope.models.model import Model, load, load_checkpoint
 from traitscope.models.proof import Proof, is_finite, prove, timed, tolerance
@@ -54,6 +54,7 @@ __all__ = [
     "hash_tensors",
     "is_anothers",
     "is_finite",
+    "is_hooked",
     "is_watched",
     "known_dtype",
     "load",

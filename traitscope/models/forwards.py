@@ -16,7 +16,9 @@ from weakref import WeakKeyDictionary
 from torch import nn
 from torch.nn.modules import module as every
 
-__all__ = ["is_anothers", "is_watched", "wrap_forward"]
+__all__ = ["is_anothers", "is_hooked", "is_watched", "wrap_forward"]
+
+_CAPTURING = "transformers.utils.output_capturing"
 
 Forward = Callable[..., Any]
 Make = Callable[[Forward], Forward]
@@ -67,11 +69,22 @@ def is_anothers(module: nn.Module) -> bool:
     return own is not None
 
 
+def is_hooked(module: nn.Module) -> bool:
+    """Whether somebody's hook is called with the module's inputs or outputs.
+
+    Not counted are those that transformers puts on its own models at their first call, for
+    `output_hidden_states` and the like.
+    """
+    if every._global_forward_hooks or every._global_forward_pre_hooks:
+        return True
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    return any(getattr(hook, "__module__", None) != _CAPTURING for hook in hooks)
+
+
 def is_watched(module: nn.Module) -> bool:
     """Whether somebody looks at the module's calls, or changes them: by a hook, or by a forward
     that does not do the module's own work."""
-    here = module._forward_hooks or module._forward_pre_hooks or is_anothers(module)
-    if here or every._global_forward_hooks or every._global_forward_pre_hooks:
+    if is_hooked(module) or is_anothers(module):
         return True
     state = _wrapped.get(module)
     return state is not None and not all(layer.instead for layer in state.layers)
