@@ -9,6 +9,7 @@ import gc
 import os
 import platform
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,15 @@ from typing import Any
 import psutil
 import torch
 
-__all__ = ["all_memory", "free_memory", "let_go", "machine", "peak_memory", "versions"]
+__all__ = [
+    "all_memory",
+    "free_memory",
+    "is_intel",
+    "let_go",
+    "machine",
+    "peak_memory",
+    "versions",
+]
 
 
 def versions() -> dict[str, str]:
@@ -56,6 +65,14 @@ def _float32_matmul() -> str:
             b.matmul.fp32_precision for b in (torch.backends.cuda, torch.backends.mkldnn)
         )
         return f"CUDA {of_cuda}, CPU {of_cpu}"
+
+
+def is_intel() -> bool:
+    """Whether the processor is one of Intel's, as far as the system says."""
+    named = platform.processor()
+    with suppress(OSError), Path("/proc/cpuinfo").open() as file:
+        named += file.read(4096)
+    return "GenuineIntel" in named
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -19,6 +19,7 @@ from typing import Any
 from torch import Tensor
 from transformers.integrations import moe
 
+from traitscope.engine.laid import Laid
 from traitscope.engine.modeling import exchanged, left_alone
 from traitscope.engine.packing import packed_stacks, product
 from traitscope.models import Model
@@ -41,7 +42,7 @@ def packed_experts(model: Model) -> Iterator[None]:
 
 
 def _by(
-    packed: Mapping[int, tuple[Tensor, tuple[Tensor, ...]]], own: Callable[..., Any]
+    packed: Mapping[int, tuple[Tensor, tuple[Laid, ...]]], own: Callable[..., Any]
 ) -> Callable[..., Any]:
     def grouped(
         x_NI: Tensor, weight: Tensor, offs: Tensor, bias: Tensor | None = None, **options: Any
@@ -49,7 +50,7 @@ def _by(
         _, weights = packed.get(id(weight), (weight, ()))
         if not weights or left_alone() or x_NI.dtype != weight.dtype:
             return own(x_NI, weight, offs, bias=bias, **options)
-        width = weights[0].shape[0]
+        width = weights[0].size[0]
         made_NO = x_NI.new_empty(x_NI.shape[0], width)
         start = 0
         for expert, end in zip(weights, offs.tolist(), strict=True):

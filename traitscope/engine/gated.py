@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch import Tensor, nn
 
+from traitscope.engine.laid import ENDS, Laid
 from traitscope.engine.modeling import left_alone
 from traitscope.engine.packing import ALLOWED
 from traitscope.models import Model, is_anothers, is_watched, wrap_forward
@@ -28,10 +29,6 @@ __all__ = ["ending", "gated_products"]
 
 _PARTS = ("gate_proj", "up_proj", "down_proj")
 _INSIDE = (*_PARTS, "act_fn")
-# what oneDNN can do at the end of a product, by its names
-_ENDS = {("swish", ""): nn.SiLU(), ("gelu", "none"): nn.GELU(), ("relu", ""): nn.ReLU()} | {
-    ("gelu", "tanh"): nn.GELU(approximate="tanh")
-}
 _SAME = 1e-5  # of activations, beside a size of 1 at least; the most alike differ by 4e-4
 
 
@@ -39,9 +36,9 @@ _SAME = 1e-5  # of activations, beside a size of 1 at least; the most alike diff
 class _Products:
     """The packed weights of an MLP, and how the first product ends."""
 
-    gate: Tensor
-    up: Tensor
-    down: Tensor
+    gate: Laid
+    up: Laid
+    down: Laid
     end: tuple[str, str]
 
 
@@ -49,11 +46,11 @@ class _Products:
 class _Held:
     """Whether products of these weights gave what an MLP's own forward gave."""
 
-    weights: tuple[ref[Tensor], ...]
+    weights: tuple[ref[Laid], ...]
     own: object
     holds: bool
 
-    def is_of(self, weights: tuple[Tensor, ...], own: object) -> bool:
+    def is_of(self, weights: tuple[Laid, ...], own: object) -> bool:
         same = (each() is weight for each, weight in zip(self.weights, weights, strict=True))
         return self.own is own and all(same)
 
@@ -62,7 +59,7 @@ _held: WeakKeyDictionary[nn.Module, _Held] = WeakKeyDictionary()
 
 
 @contextmanager
-def gated_products(model: Model, packed: Mapping[nn.Module, Tensor]) -> Iterator[None]:
+def gated_products(model: Model, packed: Mapping[nn.Module, Laid]) -> Iterator[None]:
     """Within it, gated MLPs of which all weights are in `packed` take three calls, in inference."""
     with ExitStack() as undo:
         for block in model.anatomy.blocks:
@@ -73,7 +70,7 @@ def gated_products(model: Model, packed: Mapping[nn.Module, Tensor]) -> Iterator
         yield
 
 
-def _products(mlp: Any, packed: Mapping[nn.Module, Tensor]) -> _Products | None:
+def _products(mlp: Any, packed: Mapping[nn.Module, Laid]) -> _Products | None:
     parts = [getattr(mlp, name, None) for name in _PARTS]
     gate, up, down = (packed.get(p) if type(p) is nn.Linear else None for p in parts)
     act = getattr(mlp, "act_fn", None)
@@ -95,8 +92,8 @@ def ending(act: Callable[[Tensor], Tensor]) -> tuple[str, str] | None:
         wanted_F = act(x_F)
     except (RuntimeError, TypeError):  # it wants other arguments
         return None
-    for end, known in _ENDS.items():
-        if bool(((known(x_F) - wanted_F).abs() <= _SAME * x_F.abs().clamp_min(1)).all()):
+    for end, known in ENDS.items():
+        if bool(((known(x_F.clone()) - wanted_F).abs() <= _SAME * x_F.abs().clamp_min(1)).all()):
             return end
     return None
 
@@ -141,14 +138,12 @@ def _by(mlp: Any, made: _Products, own: Callable[..., Any]) -> Callable[..., Any
 
 
 def _gated(mlp: Any, made: _Products, x: Tensor) -> Tensor:
-    linear = torch.ops.mkldnn._linear_pointwise
     wide = made.gate.dtype
     gate_bias, up_bias, down_bias = (_bias(getattr(mlp, name), wide) for name in _PARTS)
     x_BTD = x.to(wide)
-    gate_BTF = linear.default(x_BTD, made.gate, gate_bias, made.end[0], [], made.end[1])
-    both_BTF = linear.binary(x_BTD, gate_BTF, made.up, up_bias, "mul")
-    made_BTD: Tensor = linear.default(both_BTF, made.down, down_bias, "none", [], "")
-    return made_BTD.to(x.dtype)
+    gate_BTF = made.gate.product(x_BTD, gate_bias, made.end)
+    both_BTF = made.up.product(x_BTD, up_bias, times=gate_BTF)
+    return made.down.product(both_BTF, down_bias).to(x.dtype)
 
 
 def _bias(part: Any, wide: torch.dtype) -> Tensor | None:

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
+from traitscope.engine.laid import Laid, lay
 from traitscope.engine.modeling import left_alone
 from traitscope.machine import free_memory
 from traitscope.models import Model, is_anothers, wrap_forward
@@ -48,7 +49,6 @@ __all__ = [
 
 LEAST = 1 << 18  # numbers: calls of smaller products cost more by oneDNN than they save
 SHARE = 0.6  # of the free memory
-_ROWS = 24  # of the products that the layout is made for; others work as well
 # largest difference allowed, relative to the largest output: rounding is inside, a mix-up is not
 ALLOWED = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 _TYPES = {nn.Linear, Conv1D}
@@ -86,12 +86,12 @@ class _Part:
 class _Packed:
     """A part's matrices as they are multiplied by; `mark` says of which values they were made."""
 
-    weights: tuple[Tensor, ...]  # none: the plain products go on
+    weights: tuple[Laid, ...]  # none: the plain products go on
     mark: tuple[object, ...]
 
     @property
     def size(self) -> int:
-        return sum(weight.numel() * weight.itemsize for weight in self.weights)
+        return sum(weight.nbytes for weight in self.weights)
 
 
 _known: WeakKeyDictionary[nn.Module, dict[str, _Packed]] = WeakKeyDictionary()
@@ -99,12 +99,12 @@ _one_at_a_time = RLock()  # models of several threads share what is free
 
 
 @contextmanager
-def packed_weights(model: Model) -> Iterator[dict[nn.Module, Tensor]]:
+def packed_weights(model: Model) -> Iterator[dict[nn.Module, Laid]]:
     """Within it, large linear layers on a CPU multiply by their packed weights, which it gives.
 
     They do so in inference alone, in the model's dtype.  May be entered again while it is in use.
     """
-    packed = dict[nn.Module, Tensor]()
+    packed = dict[nn.Module, Laid]()
     with ExitStack() as undo:
         for part in _layers(model):
             for weight in () if is_anothers(part.module) else _packed(part):
@@ -114,7 +114,7 @@ def packed_weights(model: Model) -> Iterator[dict[nn.Module, Tensor]]:
         yield packed
 
 
-def packed_stacks(model: Model) -> dict[int, tuple[Tensor, tuple[Tensor, ...]]]:
+def packed_stacks(model: Model) -> dict[int, tuple[Tensor, tuple[Laid, ...]]]:
     """By its `id`, each parameter that holds experts' weights, and those of each expert packed."""
     found = ((part.weight, _packed(part)) for part in _stacks(model))
     return {id(weight): (weight, weights) for weight, weights in found if weights}
@@ -151,7 +151,7 @@ def _gains(weight: Tensor) -> bool:
     return here and weight.shape[-2] * weight.shape[-1] >= LEAST
 
 
-def _packed(part: _Part) -> tuple[Tensor, ...]:
+def _packed(part: _Part) -> tuple[Laid, ...]:
     """A part's packed weights, of the values that it has now."""
     with _one_at_a_time:
         there, mark = _held(part), _mark(part.weight)
@@ -164,7 +164,7 @@ def _held(part: _Part) -> _Packed | None:
     return _known.get(part.module, {}).get(part.name)
 
 
-def _by(module: Any, packed: Tensor, own: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
+def _by(module: Any, packed: Laid, own: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
     """The layer's `forward` by its packed weight; `own` is the way it has."""
     dtype = module.weight.dtype
 
@@ -176,26 +176,22 @@ def _by(module: Any, packed: Tensor, own: Callable[..., Any]) -> Callable[[Tenso
     return forward
 
 
-def product(x: Tensor, packed: Tensor, bias: Tensor | None = None) -> Tensor:
+def product(x: Tensor, packed: Laid, bias: Tensor | None = None) -> Tensor:
     """x [..., in] by a packed weight, [..., out] in the dtype of x."""
-    multiply, wide = torch.ops.mkldnn._linear_pointwise.default, packed.dtype
-    if x.dtype == wide:
-        return multiply(x, packed, bias, "none", [], "")  # type: ignore[no-any-return]
+    wide = packed.dtype
     bias = None if bias is None else bias.to(wide)
-    made: Tensor = multiply(x.to(wide), packed, bias, "none", [], "")
-    return made.to(x.dtype)
+    return packed.product(x.to(wide), bias).to(x.dtype)
 
 
 @torch.inference_mode()
-def _pack(part: _Part) -> tuple[Tensor, ...]:
+def _pack(part: _Part) -> tuple[Laid, ...]:
     """Its matrices laid out anew; none where there is no memory for it or a product differs."""
     if part.size > _may_take(free_memory(torch.device("cpu")) or 0):
         return ()
-    made, dtype = list[Tensor](), part.weight.dtype
+    made, dtype = list[Laid](), part.weight.dtype
     for matrix_OI in part.matrices():
         try:
-            wide_OI = matrix_OI.to(_wide(dtype)).contiguous()
-            packed = torch.ops.mkldnn._reorder_linear_weight(wide_OI, _ROWS)
+            packed = lay(matrix_OI.to(_wide(dtype)).contiguous())
             drawn = torch.Generator().manual_seed(0)
             x_NI = torch.randn(2, matrix_OI.shape[1], generator=drawn).to(dtype)
             own_NO = functional.linear(x_NI, matrix_OI).float()
