@@ -4,7 +4,8 @@ traitscope with all sites captured, in continuous batches, against `generate` wi
 fixed batches of as many rows: in the order given, longest first, and with rows dropped when they
 end; and against the peers with the same capture, in fixed batches as given.  The peers work
 through fewer prompts, since some take minutes.  Ours also without what none of the others gives,
-the log probabilities of the prompts' own tokens, for which the head reads all of them.
+the log probabilities of the prompts' own tokens, for which the head reads all of them.  Where each
+takes minutes they go on in turns of seconds (`slices.py`), since a machine's speed changes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,13 +25,21 @@ from benchmarks.common import Contestant, Options, Table, finish, options, timed
 from benchmarks.ending import Ending
 from benchmarks.peers.client import listed, peers
 from benchmarks.shapes import SHAPES, Shape, build, folder, prompts, wrapped
+from benchmarks.slices import TURN, in_slices
+from benchmarks.slices import Work as Slices
 from traitscope.engine import Batching, join_rule
-from traitscope.engine.packing import packed_weights
 
 ROWS, MOST, MEAN, TRAITS = 24, 200, 40, 8
 OURS = "ours, all sites"
 OURS_LESS = "ours, without log probabilities of prompts"
 OURS_NAMES = {OURS: "ours", OURS_LESS: "ours, less"}  # in the figures
+# `generate`'s: whether the longest go first, and what in `plain` answers a batch
+THEIRS = {
+    "generate, fixed batches in the order given": (False, "generated"),
+    "generate, fixed batches, longest first": (True, "generated"),
+    "a loop that drops rows, fixed batches, longest first": (True, "dropping"),
+}
+SAME = 0.95  # of texts, at least: random weights have near ties
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +50,7 @@ class Work:
     prompts: int
     rounds: int
     with_peers: bool
+    slices: bool = False
 
 
 def main() -> None:
@@ -47,10 +58,10 @@ def main() -> None:
     works = [
         Work(SHAPES["framework"], 500, asked.rounds, False),
         Work(SHAPES["framework"], 96, asked.rounds, True),
-        Work(SHAPES["130m"], 500, 1, False),  # a quarter of an hour each
+        Work(SHAPES["130m"], 500, 1, False, slices=True),  # 20 minutes in all
     ]
     if asked.quick:
-        works = [Work(SHAPES["tiny"], 8, 1, True)]
+        works = [Work(SHAPES["tiny"], 8, 1, True), Work(SHAPES["tiny"], 9, 1, False, slices=True)]
     tables, figures = [], {}
     for work in works:
         peers_too = ", with peers" if work.with_peers else ""
@@ -58,7 +69,8 @@ def main() -> None:
         often = dataclasses.replace(asked, rounds=work.rounds)
         if not asked.wants(title):
             continue
-        table, figures[title] = common.measured(title, measured, work, often)
+        way = in_turns if work.slices else measured
+        table, figures[title] = common.measured(title, way, work, often)
         tables.append(table)
     finish("mixed", asked, tables, figures)
 
@@ -74,8 +86,7 @@ def measured(work: Work, asked: Options) -> tuple[Table, dict[str, Any]]:
         ending = Ending(hf, MEAN)
 
         def answers(**how: Any) -> ours.Made:
-            # packed first: what somebody else has wrapped is left alone, as the head here is
-            with packed_weights(model), ending:
+            with ending:
                 return ours.answers(model, asks, direction_SDK, MOST, batching, **how)
 
         made = answers()
@@ -86,15 +97,79 @@ def measured(work: Work, asked: Options) -> tuple[Table, dict[str, Any]]:
         others = contestants(hf, asks, made, ending)
         with joined(work, saved, asked, asks, direction_SDK, made) as (peers_here, notes):
             times = common.rounds([*ours_here, *others, *peers_here], asked)
-    tokens = sum(map(len, made.texts))
-    notes = [f"{tokens} new tokens, {tokens / len(asks):.0f} on average. All texts equal.", *notes]
-    title = f"{shape.name}, float32: {len(asks)} prompts, {ROWS} rows, {TRAITS} traits"
+    return told(work, times, made.texts, ["All texts equal.", *notes])
+
+
+def told(
+    work: Work, times: common.Times, texts: list[list[int]], notes: list[str]
+) -> tuple[Table, dict[str, Any]]:
+    tokens, n = sum(map(len, texts)), len(texts)
+    title = f"{work.shape.name}, float32: {n} prompts, {ROWS} rows, {TRAITS} traits"
+    notes = [f"{tokens} new tokens, {tokens / n:.0f} on average. {notes[0]}", *notes[1:]]
     table = Table(title, common.COLUMNS, common.against(times, OURS), notes)
     figures = {
         f"times {OURS_NAMES[base]}": {name: common.ratio(times, name, base) for name in times}
         for base in OURS_NAMES
     }
     return table, {"seconds": common.medians(times), **figures}
+
+
+# --- in turns of seconds -------------------------------------------------------------------------
+
+
+def in_turns(work: Work, asked: Options) -> tuple[Table, dict[str, Any]]:
+    """Once, each contestant in a process of its own; every text is held against ours."""
+    ways = {
+        OURS: partial(our_way, work, prompt_logprobs=True),
+        OURS_LESS: partial(our_way, work, prompt_logprobs=False),
+        **{name: partial(their_way, work, name) for name in THEIRS},
+    }
+    found = in_slices(ways, asked)
+    texts, notes = found[OURS][1], [f"In turns of {TURN:.0f} s."]
+    for name, (_, others) in found.items():
+        same = sum(a == b for a, b in zip(texts, others, strict=True))
+        if same < SAME * len(texts):
+            raise AssertionError(f"'{name}' makes other texts than ours: {same} are the same")
+        if same < len(texts):
+            notes.append(f"{name}: {same} of {len(texts)} texts are ours.")
+    if len(notes) == 1:
+        notes[0] += " All texts equal."
+    return told(work, {name: [took] for name, (took, _) in found.items()}, texts, notes)
+
+
+def our_way(work: Work, prompt_logprobs: bool) -> Slices:
+    hf = build(work.shape)
+    model, asks = wrapped(work.shape, hf), prompts(work.shape, work.prompts, 5, MOST)
+    direction_SDK = ours.directions(model, TRAITS)
+    batching = Batching(ROWS, join_rule(model, ROWS))
+    how = {"prompt_logprobs": prompt_logprobs}
+    with Ending(hf, MEAN):
+        ours.answers(model, asks[: ROWS + 1], direction_SDK, 2, batching, **how)
+        yield 0.0
+        texts = dict[int, list[int]]()
+        for trace in ours.traces(model, asks, direction_SDK, MOST, batching, **how):
+            texts[trace.generation.sample] = trace.token_ids[trace.n_prompt :].tolist()
+            yield len(texts) / len(asks)
+    return [texts[at] for at in range(len(asks))]
+
+
+def their_way(work: Work, name: str) -> Slices:
+    hf, asks = build(work.shape), prompts(work.shape, work.prompts, 5, MOST)
+    longest_first, way = THEIRS[name]
+    answers = getattr(plain, way)
+    order = plain.sorted_order(asks) if longest_first else list(range(len(asks)))
+    texts = dict[int, list[int]]()
+    with Ending(hf, MEAN):
+        answers(hf, asks[:2], 2)
+        yield 0.0
+        for start in range(0, len(asks), ROWS):
+            part = order[start : start + ROWS]
+            texts.update(zip(part, answers(hf, [asks[i] for i in part], MOST), strict=True))
+            yield len(texts) / len(asks)
+    return [texts[at] for at in range(len(asks))]
+
+
+# --- in one process, round after round -----------------------------------------------------------
 
 
 def contestants(
@@ -104,30 +179,21 @@ def contestants(
     ending: contextlib.AbstractContextManager[object],
 ) -> list[Contestant]:
     """`generate` in three ways, within `ending`, each held against our texts first."""
-    given, longest_first = list(range(len(asks))), plain.sorted_order(asks)
 
-    def generated(part: plain.Ids) -> list[list[int]]:
-        with ending:
-            return plain.generated(hf, part, MOST)
+    def contestant(name: str) -> Contestant:
+        longest_first, way = THEIRS[name]
+        order = plain.sorted_order(asks) if longest_first else list(range(len(asks)))
 
-    def dropping(part: plain.Ids) -> list[list[int]]:
-        with ending:
-            return plain.dropping(hf, part, MOST)
+        def answered(part: plain.Ids) -> list[list[int]]:
+            with ending:
+                return getattr(plain, way)(hf, part, MOST)  # type: ignore[no-any-return]
 
-    ways = {
-        "generate, fixed batches in the order given": (given, generated),
-        "generate, fixed batches, longest first": (longest_first, generated),
-        "a loop that drops rows, fixed batches, longest first": (longest_first, dropping),
-    }
-    for name, (order, way) in ways.items():
         few = order[:2]
-        wanted = [made.texts[i] for i in few]
-        if way([asks[i] for i in few]) != wanted:
+        if answered([asks[i] for i in few]) != [made.texts[i] for i in few]:
             raise AssertionError(f"'{name}' makes other texts than ours")
-    return [
-        timed(name, lambda order=order, way=way: plain.fixed(asks, ROWS, order, way))
-        for name, (order, way) in ways.items()
-    ]
+        return timed(name, lambda: plain.fixed(asks, ROWS, order, answered))
+
+    return list(map(contestant, THEIRS))
 
 
 @contextlib.contextmanager

@@ -6,17 +6,26 @@ so that they can be held against those of others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from traitscope.core import Float32, Generation, GenerationConfig, prompt_id_of
+from traitscope.core import Float32, Generation, GenerationConfig, Trace, prompt_id_of
 from traitscope.engine import Batching, Clock, Request, generate, score_texts
 from traitscope.models import Model
 
-__all__ = ["Made", "answers", "directions", "replayed", "streamed", "streamed_replay", "uncaptured"]
+__all__ = [
+    "Made",
+    "answers",
+    "directions",
+    "replayed",
+    "streamed",
+    "streamed_replay",
+    "traces",
+    "uncaptured",
+]
 
 
 @dataclass(frozen=True)
@@ -54,15 +63,27 @@ def answers(
 ) -> Made:
     """Texts of at most `new` tokens, greedy if nothing else is said, with all scores; `how` are
     further settings of the sampling."""
-    config = GenerationConfig(**{"max_new_tokens": new, "temperature": 0, **how})
-    asked = requests(prompts, new)
-    found = list(generate(model, asked, direction_SDK, config, batching, clock))
+    found = list(traces(model, prompts, direction_SDK, new, batching, clock, **how))
     found.sort(key=lambda trace: trace.generation.sample)
     return Made(
         [trace.token_ids[trace.n_prompt :].tolist() for trace in found],
         [trace.score for trace in found],
         [trace.norm for trace in found],
     )
+
+
+def traces(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    direction_SDK: Float32 | None,
+    new: int,
+    batching: Batching,
+    clock: Clock | None = None,
+    **how: Any,
+) -> Iterator[Trace]:
+    """What `answers` gathers, as it comes; a prompt's place is its `sample`."""
+    config = GenerationConfig(**{"max_new_tokens": new, "temperature": 0, **how})
+    return generate(model, requests(prompts, new), direction_SDK, config, batching, clock)
 
 
 def replayed(model: Model, texts: Sequence[Sequence[int]], direction_SDK: Float32) -> Made:

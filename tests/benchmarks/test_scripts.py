@@ -7,13 +7,16 @@ import os
 import subprocess
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
-from benchmarks import common, gpu, mixed, ours, plain, suite, tables, targets
+from benchmarks import common, gpu, mixed, ours, plain, slices, suite, tables, targets
 from benchmarks.common import Busy, Contestant, Options, Table, Took
 from benchmarks.ending import Ending
 from benchmarks.peers.client import Worker
@@ -182,6 +185,54 @@ def test_a_wrong_answer_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
         suite.verify(hf, made, asks, "float32")
     with pytest.raises(AssertionError, match="makes other texts"):
         mixed.contestants(hf, asks, made, nullcontext())
+
+
+def counted(most: int) -> slices.Work:
+    yield 0.0
+    for at in range(most):
+        yield at / most
+    return most, os.getpid()
+
+
+def lost() -> slices.Work:
+    yield 0.0
+    raise ValueError("no answer")
+
+
+def test_contestants_of_minutes_take_turns_as_processes() -> None:
+    ways = {"few": partial(counted, 3), "many": partial(counted, 200_000)}
+    found = slices.in_slices(ways, ASKED)
+    assert [made[0] for _, made in found.values()] == [3, 200_000]
+    assert all(took.wall > 0 for took, _ in found.values())
+    pids = {made[1] for _, made in found.values()}
+    assert len(pids | {os.getpid()}) == 3
+    assert not any(map(psutil.pid_exists, pids))
+
+
+def test_a_contestant_that_fails_ends_all() -> None:
+    with pytest.raises(EOFError):
+        slices.in_slices({"many": partial(counted, 10**9), "lost": lost}, ASKED)
+
+
+def test_turns_beside_others_are_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = iter((0.0, 1e6))
+    monkeypatch.setattr(slices, "busy_seconds", lambda: next(busy))
+    asked = replace(ASKED, quick=False)
+    with pytest.raises(common.Busy, match="others took"):
+        slices.in_slices({"few": partial(counted, 3)}, asked)
+
+
+def test_every_text_is_held_against_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(ways: Any, _: object) -> Any:
+        took = common.Took(1.0, 1.0)
+        return {name: (took, [[0], [wrong if name.startswith("a loop") else 1]]) for name in ways}
+
+    monkeypatch.setattr(mixed, "in_slices", found)
+    work, wrong = mixed.Work(SHAPES["tiny"], 2, 1, False, slices=True), 1
+    assert mixed.in_turns(work, ASKED)[0].notes[0].endswith("All texts equal.")
+    wrong = 2
+    with pytest.raises(AssertionError, match="a loop"):
+        mixed.in_turns(work, ASKED)
 
 
 class Said(Worker):

@@ -2,12 +2,11 @@
 
 A prompt's tokens but the last are prefilled into a slot, on a CPU in one forward with the step
 that comes next; the last one goes through the decode step like every sampled token, so that
-sampling lives in one place.  Every sampled token is fed
-once, the last one too, so that every token has a state.  What a step says about ending is read
-while the next one runs: that one is the extra feed of the last token.  Rows that end leave at
-once, the last row takes their slot, waiting prompts take the free ones.  The order is a function
-of the requests and of the batching alone.  The engine knows nothing of disks, suites,
-traits' names or screens.
+sampling lives in one place.  Every sampled token is fed once, the last one too, so that every token
+has a state.  What a step says about ending is read while the next one runs: that one is the extra
+feed of the last token.  Rows that end leave at once, the last row takes their slot, waiting prompts
+take the free ones.  The order is a function of the requests and of the batching alone.  The engine
+knows nothing of disks, suites, traits' names or screens.
 
 Legend: B rows, T tokens, D model width, S sites, K traits, X kept numbers per token (D for each
 kept site), W = 1 + S + S * K + X numbers per token.

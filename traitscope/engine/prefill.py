@@ -64,23 +64,21 @@ class Prefill:
     @torch.inference_mode()
     def read(self, piece: Piece) -> None:
         """Read it by a forward of its own."""
-        size, device = (len(piece.rows), piece.end - piece.offset), self._model.device
-        columns = slice(piece.offset, piece.end)
-        self._slots.prefill(piece.first, size[0], piece.offset, size[1])
+        rows, width = size = len(piece.rows), piece.end - piece.offset
+        device, columns = self._model.device, slice(piece.offset, piece.end)
+        self._slots.prefill(piece.first, rows, piece.offset, width)
         # on their way before the forward, which a device works at while more is asked of it
         place_M, next_M = (x.to(device) for x in _real(piece))
-        id_PT, position_T = (
-            piece.id_PT[:, columns].to(device),
-            torch.arange(columns.start, columns.stop, device=device),
-        )
+        position_T = torch.arange(piece.offset, piece.end, device=device)
+        id_PT = piece.id_PT[:, columns].to(device)
         h_PTD = self._step.forward(id_PT, position_T.expand(size), piece.end)
-        logprob_X = torch.full((size[0] * size[1],), torch.nan, device=device)
+        logprob_X = torch.full((rows * width,), torch.nan, device=device)
         if self._own:
             h_MD = h_PTD.flatten(0, 1)[place_M]
             logprob_X[place_M] = own_logprob(self._model.anatomy, h_MD, next_M)
         parts = self._numbers.of_forward(logprob_X.view(size))
-        starts = range(0, size[0] * size[1], size[1])
-        _handed_out(piece, [part.flatten(0, 1).cpu().numpy() for part in parts], starts)
+        here = [part.flatten(0, 1).cpu().numpy() for part in parts]
+        _handed_out(piece, here, range(0, rows * width, width))
 
     @torch.inference_mode()
     def beside(self, piece: Piece, n: int) -> tuple[Tensor, NDArray[np.float32]]:
