@@ -2,11 +2,10 @@
 
 A weight lies row by row, and the library that multiplies lays it out anew in every call: with the
 few rows of a decode step that costs about as much as the product.  Here large weights are laid out
-once, in oneDNN's own format: those of linear layers, which then multiply by that
-(`packed_weights`), and those of experts (`packed_stacks`, for `experts.py`).  A dtype that the
-processor has no products for is laid out in float32: nothing is lost, since sums are float32
-either way and results are rounded to the model's dtype.  This module knows weights and memory;
-nothing of tokens, taps or runs.
+once (`laid.py`): those of linear layers, which then multiply by that (`packed_weights`), and those
+of experts (`packed_stacks`, for `experts.py`).  A dtype that the processor has no products for is
+laid out in float32: nothing is lost, since sums are float32 either way and results are rounded to
+the model's dtype.  This module knows weights and memory; nothing of tokens, taps or runs.
 
 Each weight's product is held against the plain one when it is packed, and the plain one goes on
 where the two differ; a weight that has changed is packed anew.  The packed weights take memory of
