@@ -186,7 +186,8 @@ def contestants(
 
         def answered(part: plain.Ids) -> list[list[int]]:
             with ending:
-                return getattr(plain, way)(hf, part, MOST)  # type: ignore[no-any-return]
+                texts: list[list[int]] = getattr(plain, way)(hf, part, MOST)
+                return texts
 
         few = order[:2]
         if answered([asks[i] for i in few]) != [made.texts[i] for i in few]:

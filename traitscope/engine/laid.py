@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +46,11 @@ class Laid:
     packed: Tensor
     size: tuple[int, int]
     dtype: torch.dtype
-    by_mkl: bool
+    like: Tensor | None = None  # MKL's products ask it for the matrix' size; None: oneDNN's
+
+    @property
+    def by_mkl(self) -> bool:
+        return self.like is not None
 
     @property
     def nbytes(self) -> int:
@@ -64,12 +67,15 @@ class Laid:
     ) -> Tensor:
         """x [..., I] to [..., O], in the matrix' dtype: with an activation of `ENDS`, or multiplied
         by `times` [..., O]."""
-        if not self.by_mkl:
+        if self.like is None:
             linear = torch.ops.mkldnn._linear_pointwise
+            made: Tensor
             if times is not None:
-                return linear.binary(x, times, self.packed, bias, "mul")  # type: ignore[no-any-return]
-            return linear.default(x, self.packed, bias, end[0], [], end[1])  # type: ignore[no-any-return]
-        made = _by_mkl(x, self.packed, self.size, bias)
+                made = linear.binary(x, times, self.packed, bias, "mul")
+            else:
+                made = linear.default(x, self.packed, bias, end[0], [], end[1])
+            return made
+        made = _by_mkl(x, self.packed, self.like, bias)
         if times is not None:
             return made.mul_(times)
         return made if end == NO_END else ENDS[end](made)
@@ -77,13 +83,12 @@ class Laid:
 
 def lay(matrix_OI: Tensor) -> Laid:
     """Lay a contiguous matrix out; RuntimeError where this build of torch has no such products."""
-    by_mkl = _takes_mkl(matrix_OI.dtype)
-    if by_mkl:
+    size = (matrix_OI.shape[0], matrix_OI.shape[1])
+    if _takes_mkl(matrix_OI.dtype):
         packed = torch.ops.mkl._mkl_reorder_linear_weight(matrix_OI, _ROWS_MKL)
-    else:
-        packed = torch.ops.mkldnn._reorder_linear_weight(matrix_OI, _ROWS_ONEDNN)
-    rows, columns = matrix_OI.shape
-    return Laid(packed, (rows, columns), matrix_OI.dtype, by_mkl)
+        return Laid(packed, size, matrix_OI.dtype, _like(size))
+    packed = torch.ops.mkldnn._reorder_linear_weight(matrix_OI, _ROWS_ONEDNN)
+    return Laid(packed, size, matrix_OI.dtype)
 
 
 def _takes_mkl(dtype: torch.dtype) -> bool:
@@ -108,17 +113,21 @@ def _mkl_is_better() -> bool:
 def _holds(size: tuple[int, int]) -> bool:
     drawn = torch.Generator().manual_seed(0)
     matrix_OI, bias_O = (torch.randn(s, generator=drawn) for s in (size, size[:1]))
-    packed = torch.ops.mkl._mkl_reorder_linear_weight(matrix_OI, _ROWS_MKL)
+    packed, like = torch.ops.mkl._mkl_reorder_linear_weight(matrix_OI, _ROWS_MKL), _like(size)
     for rows in _TRIED:
         x_NI = torch.randn(rows, size[1], generator=drawn)
         wanted_NO = functional.linear(x_NI, matrix_OI, bias_O)
-        apart = float((_by_mkl(x_NI, packed, size, bias_O) - wanted_NO).abs().max())
+        apart = float((_by_mkl(x_NI, packed, like, bias_O) - wanted_NO).abs().max())
         if not apart <= _NEAR * float(wanted_NO.abs().max()):
             return False
     return True
 
 
-def _by_mkl(x: Tensor, packed: Tensor, size: tuple[int, int], bias: Tensor | None) -> Tensor:
-    rows = x.numel() // size[1]
-    like: Any = x.new_zeros(()).expand(size)  # asked for its size alone
-    return torch.ops.mkl._mkl_linear(x, packed, like, bias, rows)  # type: ignore[no-any-return]
+def _like(size: tuple[int, int]) -> Tensor:
+    return torch.zeros(()).expand(size)
+
+
+def _by_mkl(x: Tensor, packed: Tensor, like: Tensor, bias: Tensor | None) -> Tensor:
+    rows = x.numel() // like.shape[1]
+    made: Tensor = torch.ops.mkl._mkl_linear(x, packed, like, bias, rows)
+    return made

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from traitscope.core import GenerationConfig
+from traitscope.engine import outbox
 from traitscope.engine.logprob import own_logprob
 from traitscope.engine.numbers import Numbers
 from traitscope.engine.ragged import Prompts
@@ -29,12 +30,10 @@ from traitscope.models import Model
 __all__ = ["Piece", "Prefill"]
 
 
-class Row(Protocol):
-    """A text: its tokens so far, and numbers [T, W], of which the first `stored` are there."""
+class Row(outbox.Row, Protocol):
+    """A text's numbers, and its tokens so far."""
 
     ids: list[int]
-    numbers: NDArray[np.float32]
-    stored: int
 
 
 @dataclass(frozen=True)
