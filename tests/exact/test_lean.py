@@ -138,7 +138,7 @@ def test_gelus_that_are_written_out_are_known_by_their_numbers(kind: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["gemma2", "gemma3_text", "llama", "qwen2", "mixtral"])
-def test_queries_and_keys_are_turned_together(name: str) -> None:
+def test_queries_and_keys_are_turned_in_few_operations(name: str) -> None:
     traces(model(name))
     assert list(rotary._same.values()) == [True]
 
@@ -172,7 +172,7 @@ def test_a_turn_in_a_narrow_dtype_rounds_where_the_model_does(dtype: torch.dtype
     own = place["apply_rotary_pos_emb"]
     sizes = (3, 4, 2, 8), (3, 2, 2, 8), (3, 2, 8), (3, 2, 8)
     given = [torch.randn(size).to(dtype) for size in sizes]
-    with torch.inference_mode(), rotary.joint_rotary(subject):
+    with torch.inference_mode(), rotary.lean_rotary(subject):
         for made, wanted in zip(place["apply_rotary_pos_emb"](*given), own(*given), strict=True):
             assert torch.equal(made, wanted)
     assert list(rotary._same.values()) == [True]
@@ -186,7 +186,7 @@ def test_a_turn_of_other_angles_is_made_anew(rows: int) -> None:
     own = place["apply_rotary_pos_emb"]
     q, k = torch.randn(3, 4, 2, 8), torch.randn(3, 2, 2, 8)
     angles = [(torch.randn(rows, 2, 8), torch.randn(rows, 2, 8)) for _ in range(2)]
-    with torch.inference_mode(), rotary.joint_rotary(subject):
+    with torch.inference_mode(), rotary.lean_rotary(subject):
         turn = place["apply_rotary_pos_emb"]
         assert turn is not own
         for cos, sin in (*angles, *angles):
@@ -209,7 +209,7 @@ def test_a_turn_that_pairs_otherwise_is_found_out() -> None:
     given = torch.randn(3, 4, 2, 8), torch.randn(3, 2, 2, 8), *torch.randn(2, 3, 2, 8).unbind()
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(place, "apply_rotary_pos_emb", odd)
-        with torch.inference_mode(), rotary.joint_rotary(subject):
+        with torch.inference_mode(), rotary.lean_rotary(subject):
             for _ in range(2):
                 made = place["apply_rotary_pos_emb"](*given)
                 for one, wanted in zip(made, odd(*given), strict=True):

@@ -4,8 +4,8 @@ What a model does in every call and need not on a CPU: lay its weights out for t
 (`packing.py`, `experts.py`), write an MLP's gate and its activation out before they are multiplied
 (`gated.py`), copy what heads share or take them for texts (`grouped.py`), write an RMS norm or a
 GELU out in eight operations (`norms.py`, `gelus.py`), call small projections of one input one by
-one (`joined.py`), and turn queries and keys apart (`rotary.py`).  On other devices every operation
-is a launch, and so norms, rotary embeddings and plain attention take fewer there too.
+one (`joined.py`), and write a rotary embedding out in ten (`rotary.py`).  On other devices every
+operation is a launch, and so norms, rotary embeddings and plain attention take fewer there too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from traitscope.engine.grouped import grouped_attention
 from traitscope.engine.joined import joined_projections
 from traitscope.engine.norms import fused_norms
 from traitscope.engine.packing import has_products, packed_weights
-from traitscope.engine.rotary import joint_rotary
+from traitscope.engine.rotary import lean_rotary
 from traitscope.engine.undisturbed import undisturbed
 from traitscope.models import Model
 
@@ -36,7 +36,7 @@ def lean(model: Model, *, steps: bool = True) -> Iterator[None]:
     InputError where what the process has set would change what the model computes.
     """
     here = model.device.type == "cpu"
-    ways = [fused_norms, joint_rotary, grouped_attention]
+    ways = [fused_norms, lean_rotary, grouped_attention]
     ways += [joined_projections, fused_gelus] if here else []
     with ExitStack() as cheaper:
         cheaper.enter_context(undisturbed(model))

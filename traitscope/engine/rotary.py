@@ -1,11 +1,11 @@
-"""Rotary embeddings of queries and keys together, on a CPU of few tokens.
+"""Rotary embeddings of queries and keys, in few operations.
 
-Models turn queries, and then keys, in seven operations each; where heads are small, or an operation
-is a launch, those are a good part of a decode step.  Here both lie in one tensor, and what the
-halves of a head give to each other is one sum: q cos + roll(q) (-sin, sin) (Su et al. 2021, arXiv
-2104.09864, as Llama pairs its numbers); where only the first numbers of a head are turned (Pythia),
-of those.  Each file's own function is held against it at the first call, and goes on where the two
-differ.
+Models turn queries, and then keys, in five to seven operations each, which write as many arrays;
+where heads are small, or an operation is a launch, those are a good part of a decode step.  What
+the halves of a head give to each other is one sum here: q cos + roll(q) (-sin, sin) (Su et al.
+2021, arXiv 2104.09864, as Llama pairs its numbers); where only the first numbers of a head are
+turned (Pythia), of those.  Off the CPU both lie in one tensor, so that there are fewer launches.
+Each file's own function is held against it at the first call, and goes on where the two differ.
 
 Legend: B rows, H heads, G key-value heads, T tokens, dh head width, R <= dh of it turned.
 """
@@ -23,24 +23,23 @@ from traitscope.engine.modeling import left_alone, replaced
 from traitscope.engine.packing import ALLOWED
 from traitscope.models import Model
 
-__all__ = ["MOST", "joint_rotary"]
+__all__ = ["lean_rotary"]
 
 Turn = Callable[..., Any]
 
-MOST = 1 << 15  # numbers of the queries: above it on a CPU operations cost more than their calls
 _NAME = "apply_rotary_pos_emb"
 # by whether the whole of a head is turned, and by the kind of device
 _same: dict[tuple[Turn, bool, str, torch.dtype], bool] = {}
 
 
 @contextmanager
-def joint_rotary(model: Model) -> Iterator[None]:
-    """Within it, queries and keys are turned together."""
-    with replaced(model, _NAME, _together):
+def lean_rotary(model: Model) -> Iterator[None]:
+    """Within it, queries and keys are turned in few operations."""
+    with replaced(model, _NAME, _in_few):
         yield
 
 
-def _together(own: Turn) -> Turn:
+def _in_few(own: Turn) -> Turn:
     signed = _Signed()
 
     def turn(*args: Any, **options: Any) -> Any:
@@ -60,8 +59,7 @@ def _together(own: Turn) -> Turn:
 
 
 def _fits(*args: Any) -> bool:
-    """Queries [B, H, T, dh] and keys [B, G, T, dh], cosines and sines [B or 1, T, R <= dh]; on a
-    CPU few of them."""
+    """Queries [B, H, T, dh] and keys [B, G, T, dh], cosines and sines [B or 1, T, R <= dh]."""
     if len(args) != 4:  # GPT-J's, for one, takes one tensor at a time
         return False
     for x in args:
@@ -69,8 +67,6 @@ def _fits(*args: Any) -> bool:
             return False
     q, k, cos, sin = args
     if (q.dim(), k.dim(), cos.dim(), sin.dim()) != (4, 4, 3, 3) or q.dtype not in ALLOWED:
-        return False
-    if q.device.type == "cpu" and q.numel() > MOST:
         return False
     tokens, width = q.shape[2:]
     if k.shape[2:] != (tokens, width) or cos.shape[1] != tokens or sin.shape != cos.shape:
@@ -80,20 +76,22 @@ def _fits(*args: Any) -> bool:
 
 
 def _turned(signed: _Signed, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> Sequence[Tensor]:
+    straight, crossed = cos.unsqueeze(1), signed.of(sin)
+    if q.device.type == "cpu":
+        return _turn(q, straight, crossed), _turn(k, straight, crossed)
     qk = torch.cat((q, k), 1)
-    some = cos.shape[-1]
-    if some == q.shape[-1]:
-        made = _turn(signed, qk, cos, sin)
-    else:  # of each head only the first numbers are turned
-        made = torch.cat((_turn(signed, qk[..., :some], cos, sin), qk[..., some:]), -1)
-    return torch.split(made, [q.shape[1], k.shape[1]], 1)
+    return torch.split(_turn(qk, straight, crossed), [q.shape[1], k.shape[1]], 1)
 
 
-def _turn(signed: _Signed, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    straight, crossed = x * cos.unsqueeze(1), x.roll(x.shape[-1] // 2, -1)
+def _turn(x: Tensor, straight: Tensor, crossed: Tensor) -> Tensor:
+    """[B, H, T, dh] by the angles [B, 1, T, R]."""
+    some = straight.shape[-1]
+    if some < x.shape[-1]:  # of each head only the first numbers are turned
+        return torch.cat((_turn(x[..., :some], straight, crossed), x[..., some:]), -1)
+    made = x.roll(some // 2, -1).mul_(crossed)
     if x.dtype != torch.float32 and x.device.type == "cpu":  # rounded where models round
-        return straight.add_(crossed.mul_(signed.of(sin)))
-    return torch.addcmul(straight, crossed, signed.of(sin))
+        return made.add_(x * straight)
+    return made.addcmul_(x, straight)
 
 
 def _alike(made: Tensor, wanted: Tensor) -> bool:
