@@ -14,7 +14,7 @@ from transformers.activations import ACT2FN
 from tests.exact.cheaper import SUBJECTS, fresh, n_packed, plainly, touched, traces
 from tests.exact.reference import NUCLEUS, assert_same, directions, model, requests, run
 from traitscope.checkup import at_load
-from traitscope.engine import Batching, joined, norms, packing, replay, rotary
+from traitscope.engine import Batching, joined, norms, packing, replay, rotary, siblings
 from traitscope.engine import lean as lean_module
 
 pytestmark = pytest.mark.usefixtures("everything_is_large")
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("everything_is_large")
 def test_no_number_knows_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = model(name)
     cheaper = traces(subject)
-    assert n_packed() >= 4 * len(subject.anatomy.blocks)
+    assert n_packed() >= 3 * len(subject.anatomy.blocks)
     for generation, trace in plainly(monkeypatch, lambda: traces(subject)).items():
         assert_same(subject, cheaper[generation], trace, NUCLEUS)
     assert touched(subject) == []
@@ -244,13 +244,13 @@ def test_projections_of_one_input_are_made_together(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subject, products = model(name), list[int]()
-    part = joined._Product.part
+    part = siblings._Product.part
 
     def counted(self: Any, place: int, own: Any) -> Any:
         products.append(place)
         return part(self, place, own)
 
-    monkeypatch.setattr(joined._Product, "part", counted)
+    monkeypatch.setattr(siblings._Product, "part", counted)
     cheaper = traces(subject)
     fused = name in ("gpt2", "gpt_neox", "falcon")  # theirs are one product already
     assert bool(products) != fused

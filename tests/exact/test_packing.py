@@ -227,6 +227,96 @@ def test_a_torch_without_these_products_is_enough() -> None:
     assert done.returncode == 0, done.stderr
 
 
+# --- layers that read one input -----------------------------------------------------------------
+
+
+@pytest.fixture
+def products(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The sizes of the packed weights that are multiplied by, as it happens."""
+    seen, real = list[tuple[int, int]](), packing.product
+
+    def spied(x: torch.Tensor, packed: Any, bias: Any = None) -> torch.Tensor:
+        seen.append(packed.size)
+        return real(x, packed, bias)
+
+    monkeypatch.setattr(packing, "product", spied)
+    return seen
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("bias", [False, True])
+def test_query_key_and_value_are_one_product(
+    dtype: torch.dtype, bias: bool, products: list[tuple[int, int]]
+) -> None:
+    subject = fresh("llama", dtype, attention_bias=bias)
+    attention = subject.anatomy.blocks[0].attention
+    layers = [attention.q_proj, attention.k_proj, attention.v_proj]
+    if bias:
+        for layer in layers:
+            nn.init.normal_(layer.bias)
+    x, other = torch.randn(2, 3, 5, subject.anatomy.d_model).to(dtype).unbind()
+    whole = (sum(layer.out_features for layer in layers), subject.anatomy.d_model)
+    orders = [
+        ([(0, x), (1, x), (2, x)], 1),
+        ([(0, x), (1, x), (2, other), (2, x)], 1),
+        ([(1, other), (2, other)], 0),
+        ([(0, x), (0, other), (1, x), (2, other), (2, other)], 2),
+    ]
+    with torch.inference_mode(), packed_weights(subject) as packed:
+        assert not set(layers) & set(packed)
+        for order, often in orders:
+            products.clear()
+            for place, given in order:
+                layer = layers[place]
+                wanted = nn.functional.linear(given, layer.weight, layer.bias)
+                near = packing.ALLOWED[dtype] * float(wanted.abs().max())
+                torch.testing.assert_close(layer(given), wanted, rtol=0, atol=near)
+            assert products == [whole] * often
+        assert layers[0](x[:0]).shape == (0, 5, layers[0].out_features)
+    assert touched(subject) == []
+
+
+def test_a_key_that_changes_is_packed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of three that are one product; and one that is a layer like the others no more."""
+    subject = fresh("llama")
+    before, attention = traces(subject), subject.anatomy.blocks[1].attention
+
+    class Doubled(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(x)
+
+    def another() -> None:
+        attention.v_proj.__class__ = Doubled
+
+    for change in (attention.k_proj.weight.data[3].zero_, another):
+        change()
+        after = traces(subject)
+        assert any(not np.array_equal(before[g].norm, after[g].norm) for g in after)
+        for generation, trace in plainly(monkeypatch, lambda: traces(subject)).items():
+            assert_same(subject, after[generation], trace, NUCLEUS)
+        before = after
+
+
+@pytest.mark.parametrize("part", ["q_proj", "k_proj", "v_proj"])
+def test_who_watches_one_of_three_sees_and_changes_it(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = fresh("qwen2")
+    layer, seen = getattr(subject.anatomy.blocks[0].attention, part), list[torch.Tensor]()
+
+    def half(module: Any, args: Any, output: torch.Tensor) -> torch.Tensor:
+        seen.append(output)
+        return output / 2
+
+    own = traces(subject)
+    layer.register_forward_hook(half)
+    made, often = traces(subject), len(seen)
+    assert often
+    assert any(not np.array_equal(own[g].norm, made[g].norm) for g in made)
+    for generation, trace in plainly(monkeypatch, lambda: traces(subject)).items():
+        assert_same(subject, made[generation], trace, NUCLEUS)
+
+
 # --- experts -------------------------------------------------------------------------------------
 
 
