@@ -24,7 +24,7 @@ from tests.exact.reference import (
     run_alone,
 )
 from traitscope.core import Trace
-from traitscope.engine import Batching, Clock, decode, generate, prefill, ragged, slots
+from traitscope.engine import Batching, Clock, decode, generate, logprob, prefill, ragged, slots
 from traitscope.engine.joining import pieces
 from traitscope.engine.lean import lean
 from traitscope.engine.slots import Slots
@@ -109,6 +109,31 @@ def test_prompts_need_not_be_judged(beside: list[tuple[int, int]]) -> None:
         here = slice(other.n_prompt, None)
         np.testing.assert_allclose(trace.logprob[here], other.logprob[here], atol=1e-4)
     assert beside
+
+
+@pytest.mark.parametrize("most", [1, 5, 20])
+def test_logits_of_a_step_are_made_with_the_first_of_the_prompts(
+    most: int, monkeypatch: pytest.MonkeyPatch, beside: list[tuple[int, int]]
+) -> None:
+    """However many exist at once: fewer than the step has, some of the prompts', or all."""
+    subject, calls, whole = model("gemma2"), list[int](), in_order(model("gemma2"))
+    own, n = subject.anatomy.head.forward, len(beside)
+
+    def counted(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        return own(x)  # type: ignore[no-any-return]  # a module's forward
+
+    monkeypatch.setattr(logprob, "LEAST", most)
+    monkeypatch.setattr(logprob, "BYTES", 0)
+    monkeypatch.setattr(subject.anatomy.head, "forward", counted)
+    clock = Clock()
+    for trace, other in zip(in_order(subject, clock), whole, strict=True):
+        assert_same(subject, trace, other, NUCLEUS)
+        np.testing.assert_allclose(trace.logprob, other.logprob, atol=1e-4, equal_nan=True)
+    forwards = [(rows, tokens) for rows, tokens in beside[n:] if rows + tokens]
+    more = [max(0, rows + tokens - max(rows, most)) for rows, tokens in forwards]
+    assert len(calls) == clock.steps + sum(-(-left // most) for left in more)
+    assert max(calls) <= max(most, 4)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

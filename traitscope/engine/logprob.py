@@ -10,7 +10,7 @@ from torch import Tensor
 
 from traitscope.models import Anatomy
 
-__all__ = ["own_logprob"]
+__all__ = ["at_once", "own_logprob"]
 
 # the tokens, and about the bytes, of logits that exist at once: of more, the memory is fetched anew
 # from the system every time
@@ -20,20 +20,35 @@ _SLICE = 16  # tokens: on a CPU their logits stay in its cache until they are do
 AWAY, BYTES_AWAY = 512, 256 << 20
 
 
-def own_logprob(anatomy: Anatomy, h_ND: Tensor, next_N: Tensor) -> Tensor:
-    """ln p of each next token [N], from the final-normed states of the tokens before them."""
-    device, token = h_ND.device, 4 * int(anatomy.config.vocab_size)
-    piece = slices = max(LEAST, min(AWAY, BYTES_AWAY // token))
-    if device.type == "cpu":
-        piece, slices = max(LEAST, BYTES // token), _SLICE
+def own_logprob(
+    anatomy: Anatomy, h_ND: Tensor, next_N: Tensor, head_NV: Tensor | None = None
+) -> Tensor:
+    """ln p of each next token [N], from the final-normed states of the tokens before them.
+
+    `head_NV` is what the head gave of the first of them, if somebody has it already; it is
+    overwritten.
+    """
+    device = h_ND.device
+    slices = _SLICE if device.type == "cpu" else AWAY
     logprob_N = torch.empty(len(next_N), device=device)
-    for start in range(0, len(next_N), piece):
-        head_NV = anatomy.head_of(h_ND[start : start + piece])
+    done = 0
+    while done < len(next_N):
+        if head_NV is None:
+            head_NV = anatomy.head_of(h_ND[done : done + at_once(anatomy, device)])
         for first in range(0, len(head_NV), slices):
             logits_NV = anatomy.scaled(head_NV[first : first + slices])
-            here = slice(start + first, start + first + len(logits_NV))
+            here = slice(done + first, done + first + len(logits_NV))
             logprob_N[here] = _of_next(logits_NV, next_N[here])
+        done, head_NV = done + len(head_NV), None
     return logprob_N
+
+
+def at_once(anatomy: Anatomy, device: torch.device) -> int:
+    """Of how many tokens logits exist at once."""
+    token = 4 * int(anatomy.config.vocab_size)
+    if device.type == "cpu":
+        return max(LEAST, BYTES // token)
+    return max(LEAST, min(AWAY, BYTES_AWAY // token))
 
 
 def _of_next(logits_NV: Tensor, next_N: Tensor) -> Tensor:

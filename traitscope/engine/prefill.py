@@ -86,11 +86,9 @@ class Prefill:
         prompts = Prompts(piece.first, piece.offset, lengths)
         rows, columns = prompts.row_M - piece.first, prompts.position_M
         id_M, next_M = piece.id_PT[rows, columns], piece.id_PT[rows, columns + 1]
-        token_B, logprob_B, h_MD = self._step.beside(n, prompts, id_M)
-        logprob_M = torch.full((len(next_M),), torch.nan)
-        if self._own:
-            logprob_M = own_logprob(self._model.anatomy, h_MD, next_M)
-        parts = self._numbers.of_forward(torch.cat((logprob_B, logprob_M))[None])
+        wanted = next_M if self._own else None
+        token_B, logprob_N = self._step.beside(n, prompts, id_M, wanted)
+        parts = self._numbers.of_forward(logprob_N[None])
         here = [part[0].numpy() for part in parts]
         starts = n + np.cumsum([0, *lengths[:-1]])
         _handed_out(piece, here, starts.tolist())

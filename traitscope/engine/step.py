@@ -25,6 +25,7 @@ from torch import Tensor
 
 from traitscope.core import GenerationConfig
 from traitscope.engine.compiling import Compiled, NotCompiled
+from traitscope.engine.logprob import at_once, own_logprob
 from traitscope.engine.numbers import Numbers
 from traitscope.engine.plan import FEWEST, bucket
 from traitscope.engine.ragged import Prompts, ragged
@@ -86,20 +87,29 @@ class Step:
         return token_B, numbers_BW
 
     @torch.inference_mode()
-    def beside(self, n: int, prompts: Prompts, id_M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def beside(
+        self, n: int, prompts: Prompts, id_M: Tensor, next_M: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """A step of rows 0..n-1 in one forward with these tokens of prompts; n may be 0.
 
-        The next token [B], the log probability of it [B], and the final-normed states of the
-        prompts' tokens [M, D].
+        The next token [B], and the log probabilities [B + M] of it and of those that come next in
+        the prompts: NaN where `next_M` is None.
         """
-        id_B, position_B = self.id_B[:n], self.position_B[:n]
-        h_ND = ragged(self.model, self.slots, (id_B, position_B), prompts, id_M)
-        if n == 0:
-            return id_B, h_ND.new_empty(0), h_ND
-        token_B, logprob_B = self._next(h_ND[:n], self.key_B[:n], position_B)
-        self.id_B[:n] = token_B
-        self.position_B[:n] += 1
-        return token_B, logprob_B, h_ND[n:]
+        token_B, position_B = self.id_B[:n], self.position_B[:n]
+        h_ND = ragged(self.model, self.slots, (token_B, position_B), prompts, id_M)
+        anatomy, logprob_N = self.model.anatomy, torch.full((len(h_ND),), torch.nan)
+        head_NV: Tensor | None = None
+        if n:
+            # in one product with the first of the prompts' tokens: most of it is reading the head
+            together = n if next_M is None else max(n, at_once(anatomy, h_ND.device))
+            head_NV = anatomy.head_of(h_ND[:together])
+            logits_BV, head_NV = anatomy.scaled(head_NV[:n]), head_NV[n:]
+            token_B, logprob_N[:n] = self._next(logits_BV, self.key_B[:n], position_B)
+            self.id_B[:n] = token_B
+            self.position_B[:n] += 1
+        if next_M is not None:
+            logprob_N[n:] = own_logprob(anatomy, h_ND[n:], next_M, head_NV)
+        return token_B, logprob_N
 
     def forward(self, id_BT: Tensor, position_BT: Tensor, columns: int) -> Tensor:
         """Final-normed states [B, T, D]; taps fill their sink on the way."""
@@ -112,12 +122,12 @@ class Step:
         position_B = self.position_B[:n]
         self.slots.decode(position_B, columns)
         h_BTD = self.forward(self.id_B[:n, None], position_B[:, None], columns)
-        token_B, logprob_B = self._next(h_BTD[:, 0], self.key_B[:n], position_B)
+        logits_BV = self.model.anatomy.logits(h_BTD[:, 0])
+        token_B, logprob_B = self._next(logits_BV, self.key_B[:n], position_B)
         return token_B, self.numbers.of_step(logprob_B)
 
-    def _next(self, h_BD: Tensor, key_B: Tensor, position_B: Tensor) -> tuple[Tensor, Tensor]:
+    def _next(self, logits_BV: Tensor, key_B: Tensor, position_B: Tensor) -> tuple[Tensor, Tensor]:
         """The tokens that come after those at these positions, and their log probabilities."""
-        logits_BV = self.model.anatomy.logits(h_BD)
         return pick(logits_BV, key_B, position_B + 1, self.config, self.ask)
 
 
