@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -24,8 +26,18 @@ from tests.exact.reference import (
     run_alone,
 )
 from traitscope.core import Trace
-from traitscope.engine import Batching, Clock, decode, generate, logprob, prefill, ragged, slots
-from traitscope.engine.joining import pieces
+from traitscope.engine import (
+    Batching,
+    Clock,
+    decode,
+    generate,
+    grouped,
+    logprob,
+    prefill,
+    ragged,
+    slots,
+)
+from traitscope.engine.joining import cuts, pieces
 from traitscope.engine.lean import lean
 from traitscope.engine.slots import Slots
 from traitscope.models import Model
@@ -41,9 +53,9 @@ def beside(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """(rows of a step, tokens of prompts) of each ragged forward of a generation."""
     seen, own = list[tuple[int, int]](), prefill.Prefill.beside
 
-    def counted(self: prefill.Prefill, piece: prefill.Piece, n: int) -> Any:
-        seen.append((n, sum(piece.lengths)))
-        return own(self, piece, n)
+    def counted(self: prefill.Prefill, piece: prefill.Piece, parts: Any = ()) -> Any:
+        seen.append((parts[-1][0] if parts else 0, sum(piece.lengths)))
+        return own(self, piece, parts)
 
     monkeypatch.setattr(prefill.Prefill, "beside", counted)
     return seen
@@ -134,6 +146,86 @@ def test_logits_of_a_step_are_made_with_the_first_of_the_prompts(
     more = [max(0, rows + tokens - max(rows, most)) for rows, tokens in forwards]
     assert len(calls) == clock.steps + sum(-(-left // most) for left in more)
     assert max(calls) <= max(most, 4)
+
+
+# --- rows in parts -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Where the rows of each step are cut, however little it saves."""
+    seen = list[list[int]]()
+
+    def spied(columns: list[int], price: int) -> list[int]:
+        seen.append(cuts(columns, price))
+        return seen[-1]
+
+    monkeypatch.setattr(decode, "_PART_BYTES", 1)
+    monkeypatch.setattr(decode, "cuts", spied)
+    return seen
+
+
+TAKING = [name for name in VARIANTS if name not in NOT_SO]
+
+
+@pytest.mark.parametrize("name", TAKING)
+def test_a_text_in_parts_is_the_text_alone(name: str, parts: list[list[int]]) -> None:
+    """Rows of unlike lengths from the start, and as they come and go."""
+    subject = model(name)
+    for rows, wanted in ((4, requests(LENGTHS, NEW_TOKENS)), (8, requests((60, 3, 2), (9, 7, 8)))):
+        parts.clear()
+        made = run(subject, wanted, NUCLEUS, Batching(rows=rows, join=2))
+        assert max(map(len, parts)) == min(rows, len(wanted))
+        for generation, trace in run_alone(subject, wanted, NUCLEUS).items():
+            assert_same(subject, made[generation], trace, NUCLEUS)
+
+
+def test_a_long_text_is_no_burden_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a short one's keys only those are read that it has."""
+    subject, read = model("gemma2"), list[tuple[int, int]]()
+    own = grouped._grouped
+
+    def spied(laid: Any, query: Tensor, key: Tensor, *others: Any) -> Any:
+        if query.shape[2] == 1:
+            read.append((len(key), key.shape[2]))
+        return own(laid, query, key, *others)
+
+    monkeypatch.setattr(grouped, "_grouped", spied)
+    wanted = requests((200, 3, 5, 4), (9, 9, 9, 9))
+    for price, together in ((4 << 20, True), (1 << 10, False)):
+        read.clear()
+        monkeypatch.setattr(decode, "_PART_BYTES", price)
+        run(subject, wanted, NUCLEUS, Batching(rows=4))
+        assert any(rows > 1 for rows, columns in read)
+        assert any(columns > 200 for rows, columns in read)
+        assert any(rows > 1 for rows, columns in read if columns > 200) == together
+
+
+def test_texts_that_all_fit_and_are_alike_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject, tried = model("llama"), list[bool]()
+    monkeypatch.setattr(decode, "takes_ragged", lambda model: tried.append(True) or False)
+    run(subject, requests((9, 3, 5), (9, 9, 9)), NUCLEUS, Batching(rows=3))
+    assert not tried
+    run(subject, requests((99, 3, 5), (9, 9, 9)), NUCLEUS, Batching(rows=3))
+    assert tried
+
+
+@given(columns=st.lists(st.integers(1, 30), min_size=1, max_size=7), price=st.integers(0, 60))
+def test_rows_are_cut_where_it_is_cheapest(columns: list[int], price: int) -> None:
+    def cost(ends: Sequence[int]) -> int:
+        parts = zip([0, *ends], ends, strict=False)
+        return sum(max(columns[a:b]) * (b - a) + price for a, b in parts)
+
+    inner = range(1, len(columns))
+    every = [
+        [*chosen, len(columns)] for n in range(len(columns)) for chosen in combinations(inner, n)
+    ]
+    found = cuts(columns, price)
+    assert found in every
+    assert cost(found) == min(map(cost, every))
+
+
+# --- in every dtype ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

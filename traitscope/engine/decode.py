@@ -25,20 +25,32 @@ import torch
 from numpy.typing import NDArray
 
 from traitscope.core import Generation, GenerationConfig, Trace
-from traitscope.engine.joining import Joining, arranged, forward_cost, forward_tokens, pieces
+from traitscope.engine.joining import (
+    Joining,
+    arranged,
+    cuts,
+    forward_cost,
+    forward_tokens,
+    pieces,
+)
 from traitscope.engine.lean import lean
 from traitscope.engine.noise import noise_key
 from traitscope.engine.numbers import Numbers
 from traitscope.engine.outbox import HostCopy, Outbox
 from traitscope.engine.plan import COLUMNS
 from traitscope.engine.prefill import Piece, Prefill
-from traitscope.engine.ragged import takes_ragged
+from traitscope.engine.ragged import Part, in_parts, takes_ragged
 from traitscope.engine.slots import Slots
 from traitscope.engine.step import Step, step_for
 from traitscope.errors import InputError, memory_errors
 from traitscope.models import Model, Scores, Taps
 
 __all__ = ["Batching", "Clock", "Request", "Steps", "generate"]
+
+# of keys and values of a block: to read less than so much for nothing costs less than attention in
+# one part more (2 Xeon cores: 1 MB came out even, and 4 MB as well where one text is long)
+_PART_BYTES = 4 << 20
+_CUT_ANEW = 16  # steps: all rows grow alike, and what is best changes slowly
 
 Steps = Literal["auto", "plain", "bucketed", "recorded", "compiled"]
 
@@ -189,12 +201,15 @@ class _Loop:
         self.prefill = Prefill(model, self.slots, self.step, self.numbers, config)
         # all tokens lie in one row then, which some models give positions by
         room = model.context - self.capacity
-        # no trial for a few texts that all fit, whose prompts are read once
+        # no trial for a few texts that all fit, whose prompts are read once, if they are alike
+        tokens = sum(len(r.token_ids) + r.max_new_tokens for r in requests)
+        pays = len(requests) > self.capacity or 2 * tokens < longest * self.capacity
         here = model.device.type == "cpu" and type(self.step) is Step and room > 0
-        self.ragged = here and len(requests) > self.capacity and takes_ragged(model)
+        self.ragged = here and pays and takes_ragged(model)
         if self.ragged:
             self.prefill_tokens = min(self.prefill_tokens, room)
         self.newest: Piece | None = None  # of prompts that is still to be read
+        self.cuts = list[int]()  # where the parts of the rows end that go to attention; none: anew
         self.live: list[_Row] = []
         self.ended: list[_Row] = []  # texts whose numbers are still on their way
         if self.scores is not None:  # last: what has failed so far has left nothing on the model
@@ -225,6 +240,7 @@ class _Loop:
             return
         began = time.perf_counter()
         joining, self.waiting = self.waiting[:free], self.waiting[free:]
+        self.cuts = []
         self.clock.batches += 1
         there = [row.request.token_ids for row in self.live] if self.batching.share else None
         for together in arranged(there, [request.token_ids for request in joining]):
@@ -273,7 +289,7 @@ class _Loop:
         """The piece that no step has been made with yet, by a forward of its own."""
         if self.newest is not None:
             if self.ragged:
-                self.prefill.beside(self.newest, 0)
+                self.prefill.beside(self.newest)
             else:
                 self.prefill.read(self.newest)
             self.clock.tokens += sum(self.newest.lengths)
@@ -293,8 +309,9 @@ class _Loop:
         rows = tuple(self.live)
         if self.newest is not None:
             return self._launch_beside(self.newest, rows)
-        columns = max(row.fed for row in rows) + 1
-        token_B, numbers_BW = self.step(len(rows), columns)
+        parts = self._parts()
+        with in_parts(parts):
+            token_B, numbers_BW = self.step(len(rows), max(columns for _, columns in parts))
         flight = _Flight(rows, HostCopy(token_B))
         self.outbox.add(rows, numbers_BW)
         for row in rows:
@@ -310,7 +327,7 @@ class _Loop:
     def _launch_beside(self, piece: Piece, rows: tuple[_Row, ...]) -> _Flight:
         """The same, and a piece of prompts is read; on a CPU, where nothing has to travel."""
         began, self.newest = time.perf_counter(), None
-        token_B, number_BW = self.prefill.beside(piece, len(rows))
+        token_B, number_BW = self.prefill.beside(piece, self._parts())
         self.outbox.flush()  # what came before
         for row, number_W in zip(rows, number_BW, strict=True):
             row.numbers[row.stored] = number_W
@@ -324,6 +341,19 @@ class _Loop:
         self.clock.prefill += reading
         self.clock.decode += took - reading
         return _Flight(rows, HostCopy(token_B))
+
+    def _parts(self) -> list[Part]:
+        """The rows as they go to attention: those that look at far fewer columns than others by
+        themselves, where all is on a CPU."""
+        columns = [row.fed + 1 for row in self.live]
+        if not self.cuts or self.clock.steps % _CUT_ANEW == 0:
+            self.cuts = [len(columns)]
+            if self.ragged:
+                self.cuts = cuts(columns, _PART_BYTES // max(1, self.slots.column_bytes))
+        return [
+            (end, max(columns[start:end]))
+            for start, end in zip([0, *self.cuts], self.cuts, strict=False)
+        ]
 
     # --- rows go -----------------------------------------------------------------------------
 
@@ -347,6 +377,7 @@ class _Loop:
             if not (row.last and row.fed == len(row.ids)):
                 continue
             self.ended.append(row)
+            self.cuts = []
             mover = self.live.pop()
             if mover is not row:
                 self.slots.move(len(self.live), i, mover.fed)

@@ -263,8 +263,8 @@ class _Laid:
                 return made
         whole = mask.to(dtype)[:, :, None].expand(rows, groups, heads, -1, -1)
         made = whole.reshape(*size, mask.shape[-1])
-        # a forward has two kinds at most, of a step's tokens and of prompts'
-        self._known = [*self._known[-3:], (mask, made)]
+        # a forward has two kinds at most, of a step's tokens, in parts, and of prompts'
+        self._known = [*self._known[-15:], (mask, made)]
         return made
 
     def seen(self, query: Tensor, key: Tensor) -> Tensor | None:

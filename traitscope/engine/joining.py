@@ -17,6 +17,7 @@ __all__ = [
     "LEAST",
     "Joining",
     "arranged",
+    "cuts",
     "forward_cost",
     "forward_tokens",
     "join_rule",
@@ -142,3 +143,24 @@ def pieces(left: Sequence[int], most: int, padding: int, *, padded: bool = True)
             found.append(slice(start, i))
             start, tokens, waste = i, here, 0
     return [*found, slice(start, len(left))]
+
+
+def cuts(columns: Sequence[int], price: int) -> list[int]:
+    """Where to cut rows that look at so many columns into parts, in each of which all look at as
+    many as the longest: the ends of those, so that the columns of all and `price` of them for each
+    part are fewest."""
+    least, came_from = [0], [0]
+    for end in range(1, len(columns) + 1):
+        longest, best = 0, (0, -1)
+        for start in reversed(range(end)):
+            longest = max(longest, columns[start])
+            cost = least[start] + longest * (end - start) + price
+            if best[1] < 0 or cost < best[0]:
+                best = (cost, start)
+        least.append(best[0])
+        came_from.append(best[1])
+    ends, end = list[int](), len(columns)
+    while end:
+        ends.append(end)
+        end = came_from[end]
+    return ends[::-1]

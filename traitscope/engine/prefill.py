@@ -22,7 +22,7 @@ from traitscope.core import GenerationConfig
 from traitscope.engine import outbox
 from traitscope.engine.logprob import own_logprob
 from traitscope.engine.numbers import Numbers
-from traitscope.engine.ragged import Prompts
+from traitscope.engine.ragged import Part, Prompts
 from traitscope.engine.slots import Slots
 from traitscope.engine.step import Step
 from traitscope.models import Model
@@ -80,16 +80,18 @@ class Prefill:
         _handed_out(piece, here, range(0, rows * width, width))
 
     @torch.inference_mode()
-    def beside(self, piece: Piece, n: int) -> tuple[Tensor, NDArray[np.float32]]:
-        """Read it together with a step of rows 0..n-1: their next tokens [B] and numbers [B, W]."""
-        lengths = piece.lengths
+    def beside(
+        self, piece: Piece, parts: Sequence[Part] = ()
+    ) -> tuple[Tensor, NDArray[np.float32]]:
+        """Read it together with a step of rows, in these parts: their next tokens [B] and numbers
+        [B, W]."""
+        lengths, n = piece.lengths, parts[-1][0] if parts else 0
         prompts = Prompts(piece.first, piece.offset, lengths)
         rows, columns = prompts.row_M - piece.first, prompts.position_M
         id_M, next_M = piece.id_PT[rows, columns], piece.id_PT[rows, columns + 1]
         wanted = next_M if self._own else None
-        token_B, logprob_N = self._step.beside(n, prompts, id_M, wanted)
-        parts = self._numbers.of_forward(logprob_N[None])
-        here = [part[0].numpy() for part in parts]
+        token_B, logprob_N = self._step.beside(parts, prompts, id_M, wanted)
+        here = [part[0].numpy() for part in self._numbers.of_forward(logprob_N[None])]
         starts = n + np.cumsum([0, *lengths[:-1]])
         _handed_out(piece, here, starts.tolist())
         return token_B, np.concatenate([part_NX[:n] for part_NX in here], axis=1)

@@ -3,7 +3,8 @@
 A forward reads all weights, however few its tokens, and a prefill of its own stops the rows that
 are decoding.  Outside attention a model works token by token, so here all tokens lie in one row,
 [1, N], without padding: first a step's, then those of some prompts.  Each is written to its own
-slot, and attention gets the step's tokens and the prompts', padded, one after the other.
+slot, and attention gets the step's tokens and the prompts', padded, one after the other.  A step's
+tokens may go there in several parts, each with the columns that the longest of its rows needs.
 A model that calls its attention otherwise, or looks at rows elsewhere, cannot be read so, which
 `takes_ragged` tries out; nor is one whose modules have hooks of others, who know [rows, tokens].
 
@@ -13,7 +14,8 @@ H heads, G key-value heads, C columns, dh head width, D model width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any
@@ -26,9 +28,10 @@ from traitscope.engine.packing import ALLOWED
 from traitscope.engine.slots import Slots, forward
 from traitscope.models import UNREADABLE, Model, is_anothers, is_hooked
 
-__all__ = ["Prompts", "by_parts", "ragged", "takes_ragged"]
+__all__ = ["Part", "Prompts", "by_parts", "in_parts", "ragged", "takes_ragged"]
 
 Attend = Callable[..., tuple[Tensor, Tensor | None]]
+Part = tuple[int, int]  # rows of a step up to this one, from the part before on, and their columns
 
 _takes: WeakKeyDictionary[nn.Module, dict[str, bool]] = WeakKeyDictionary()
 
@@ -51,14 +54,21 @@ class Prompts:
 
 
 class _Forward:
-    """What attention has to know of the forward that is under way."""
+    """What attention has to know of the forward that is under way: a step of rows in parts, and
+    prompts that are read beside it."""
 
-    def __init__(self, steps: int, prompts: Prompts) -> None:
-        self.steps, self.prompts, self.calls = steps, prompts, 0
-        first, end = prompts.first, prompts.offset + prompts.padded_PT.shape[1]
-        self._rows, self._columns = slice(first, first + len(prompts.lengths)), slice(end)
-        self._place_N = steps + prompts.padded_PT.flatten()
-        self._masks: list[tuple[Tensor, Tensor, Tensor]] = []
+    def __init__(self, parts: Sequence[Part], prompts: Prompts | None = None) -> None:
+        starts = [0, *(end for end, _ in parts)]
+        self._parts = [
+            (slice(start, end), slice(columns))
+            for start, (end, columns) in zip(starts, parts, strict=False)
+        ]
+        self.prompts, self.calls = prompts, 0
+        if prompts is not None:
+            first, end = prompts.first, prompts.offset + prompts.padded_PT.shape[1]
+            self._rows, self._columns = slice(first, first + len(prompts.lengths)), slice(end)
+            self._place_N = starts[-1] + prompts.padded_PT.flatten()
+        self._masks: list[tuple[Tensor, list[Tensor], Tensor]] = []
 
     def attend(
         self,
@@ -71,32 +81,40 @@ class _Forward:
         *others: Any,
         **options: Any,
     ) -> Tensor:
-        """[1, N, H, dh] from queries [1, H, N, dh], and all keys and values [rows, G, C, dh]."""
+        """[1, N, H, dh] from queries [1, H, N, dh], and all keys and values [rows, G, C, dh]; of a
+        step alone [B, 1, H, dh] from [B, H, 1, dh]."""
         self.calls += 1
-        step_mask, prompt_mask = self._apart(mask)
-        made = []
-        if n := self.steps:
-            q_BH1d = query[0, :, :n].transpose(0, 1)[:, :, None]
-            out, _ = attend(module, q_BH1d, key[:n], value[:n], step_mask, *others, **options)
-            made.append(out.transpose(0, 1))
-        size = self.prompts.padded_PT.shape
-        q_HXd = query[0].index_select(1, self._place_N)
-        q_PHTd = q_HXd.view(len(q_HXd), *size, -1).transpose(0, 1)
-        k, v = key[self._rows, :, self._columns], value[self._rows, :, self._columns]
-        out, _ = attend(module, q_PHTd, k, v, prompt_mask, *others, **options)
-        made.append(out.flatten(0, 1).index_select(0, self.prompts.place_M)[None])
-        return torch.cat(made, 1)
+        prompts = self.prompts
+        if prompts is not None:
+            query = query[0].transpose(0, 1)[:, :, None]
+        step_masks, prompt_mask = self._apart(mask)
+        made = list[Tensor]()
+        for (rows, columns), here in zip(self._parts, step_masks, strict=True):
+            k, v = key[rows, :, columns], value[rows, :, columns]
+            made.append(attend(module, query[rows], k, v, here, *others, **options)[0])
+        if prompts is not None:
+            q_XHd = query[:, :, 0].index_select(0, self._place_N)
+            q_PHTd = q_XHd.view(*prompts.padded_PT.shape, *q_XHd.shape[1:]).transpose(1, 2)
+            k, v = key[self._rows, :, self._columns], value[self._rows, :, self._columns]
+            out, _ = attend(module, q_PHTd, k, v, prompt_mask, *others, **options)
+            made.append(out.flatten(0, 1).index_select(0, prompts.place_M)[:, None])
+        made_N1Hd = torch.cat(made)
+        return made_N1Hd if prompts is None else made_N1Hd.transpose(0, 1)
 
-    def _apart(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """[1, 1, N, C] to [B, 1, 1, C] and [P, 1, T, C]: once for all blocks of a kind."""
-        for whole, step_mask, prompt_mask in self._masks:
+    def _apart(self, mask: Tensor) -> tuple[list[Tensor], Tensor]:
+        """[1, 1, N, C] to one for each part of the step and [P, 1, T, C]; of a step alone
+        [B, 1, 1, C] to its parts.  Once for all blocks of a kind."""
+        for whole, step_masks, prompt_mask in self._masks:
             if whole is mask:
-                return step_mask, prompt_mask
-        of_prompts = mask[0, 0, :, self._columns].index_select(0, self._place_N)
-        prompt_mask = of_prompts.view(*self.prompts.padded_PT.shape, -1)[:, None]
-        step_mask = mask[0, 0, : self.steps, None, None]
-        self._masks.append((mask, step_mask, prompt_mask))
-        return step_mask, prompt_mask
+                return step_masks, prompt_mask
+        mask_B11C, prompt_mask = mask, mask
+        if self.prompts is not None:
+            of_prompts = mask[0, 0, :, self._columns].index_select(0, self._place_N)
+            prompt_mask = of_prompts.view(*self.prompts.padded_PT.shape, -1)[:, None]
+            mask_B11C = mask[0, 0, :, None, None]
+        step_masks = [mask_B11C[rows, :, :, columns] for rows, columns in self._parts]
+        self._masks.append((mask, step_masks, prompt_mask))
+        return step_masks, prompt_mask
 
 
 _now: ContextVar[_Forward | None] = ContextVar("_now", default=None)
@@ -124,16 +142,37 @@ def by_parts(attend: Attend) -> Attend:
     return either
 
 
+@contextmanager
+def in_parts(parts: Sequence[Part]) -> Iterator[None]:
+    """Within it, the rows of a step go to attention in these parts, of a model that
+    `takes_ragged`."""
+    token = _now.set(_Forward(parts) if len(parts) > 1 else None)
+    try:
+        yield
+    finally:
+        _now.reset(token)
+
+
 def ragged(
-    model: Model, slots: Slots, steps: tuple[Tensor, Tensor], prompts: Prompts, id_M: Tensor
+    model: Model,
+    slots: Slots,
+    steps: tuple[Tensor, Tensor],
+    prompts: Prompts,
+    id_M: Tensor,
+    parts: Sequence[Part],
 ) -> Tensor:
     """Final-normed states [N, D] of a step's tokens (ids and positions [B] of rows 0..B-1) and of
     those of prompts."""
-    return _forward(model, slots, steps, prompts, id_M)[0]
+    return _forward(model, slots, steps, prompts, id_M, parts)[0]
 
 
 def _forward(
-    model: Model, slots: Slots, steps: tuple[Tensor, Tensor], prompts: Prompts, id_M: Tensor
+    model: Model,
+    slots: Slots,
+    steps: tuple[Tensor, Tensor],
+    prompts: Prompts,
+    id_M: Tensor,
+    parts: Sequence[Part],
 ) -> tuple[Tensor, int]:
     """The states, and how often attention was called."""
     n = len(steps[0])
@@ -141,7 +180,7 @@ def _forward(
     row_N = torch.cat((torch.arange(n), prompts.row_M))
     rows, columns = max(n, prompts.first + len(prompts.lengths)), int(position_N.max()) + 1
     slots.ragged(row_N, position_N, rows, columns)
-    now = _Forward(n, prompts)
+    now = _Forward(parts, prompts)
     token = _now.set(now)
     try:
         return forward(model, slots, id_N[None], position_N[None], columns)[0], now.calls
@@ -182,7 +221,7 @@ def _holds(model: Model) -> bool:
         id_BT[prompts.row_M, prompts.position_M],
     )
     try:
-        made_ND, calls = _forward(model, slots, steps, prompts, id_M)
+        made_ND, calls = _forward(model, slots, steps, prompts, id_M, [(1, 8), (rows, 6)])
     except torch.OutOfMemoryError:
         raise
     except UNREADABLE:

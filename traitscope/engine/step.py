@@ -15,7 +15,7 @@ from __future__ import annotations
 import gc
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -28,7 +28,7 @@ from traitscope.engine.compiling import Compiled, NotCompiled
 from traitscope.engine.logprob import at_once, own_logprob
 from traitscope.engine.numbers import Numbers
 from traitscope.engine.plan import FEWEST, bucket
-from traitscope.engine.ragged import Prompts, ragged
+from traitscope.engine.ragged import Part, Prompts, ragged
 from traitscope.engine.sampling import pick
 from traitscope.engine.slots import Slots, forward
 from traitscope.errors import InputError, memory_errors
@@ -88,15 +88,16 @@ class Step:
 
     @torch.inference_mode()
     def beside(
-        self, n: int, prompts: Prompts, id_M: Tensor, next_M: Tensor | None
+        self, parts: Sequence[Part], prompts: Prompts, id_M: Tensor, next_M: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """A step of rows 0..n-1 in one forward with these tokens of prompts; n may be 0.
+        """A step of rows 0..n-1, in parts, in one forward with these tokens of prompts; n may be 0.
 
         The next token [B], and the log probabilities [B + M] of it and of those that come next in
         the prompts: NaN where `next_M` is None.
         """
+        n = parts[-1][0] if parts else 0
         token_B, position_B = self.id_B[:n], self.position_B[:n]
-        h_ND = ragged(self.model, self.slots, (token_B, position_B), prompts, id_M)
+        h_ND = ragged(self.model, self.slots, (token_B, position_B), prompts, id_M, parts)
         anatomy, logprob_N = self.model.anatomy, torch.full((len(h_ND),), torch.nan)
         head_NV: Tensor | None = None
         if n:
