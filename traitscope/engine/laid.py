@@ -12,6 +12,7 @@ Legend: N rows, I and O numbers that go in and come out.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from traitscope.engine.pages import in_large_pages
 from traitscope.machine import is_intel
 
 __all__ = ["ENDS", "NO_END", "Laid", "lay"]
@@ -86,9 +88,13 @@ def lay(matrix_OI: Tensor) -> Laid:
     size = (matrix_OI.shape[0], matrix_OI.shape[1])
     if _takes_mkl(matrix_OI.dtype):
         packed = torch.ops.mkl._mkl_reorder_linear_weight(matrix_OI, _ROWS_MKL)
-        return Laid(packed, size, matrix_OI.dtype, _like(size))
-    packed = torch.ops.mkldnn._reorder_linear_weight(matrix_OI, _ROWS_ONEDNN)
-    return Laid(packed, size, matrix_OI.dtype)
+        laid = Laid(packed, size, matrix_OI.dtype, _like(size))
+    else:
+        packed = torch.ops.mkldnn._reorder_linear_weight(matrix_OI, _ROWS_ONEDNN)
+        laid = Laid(packed, size, matrix_OI.dtype)
+    with suppress(AttributeError):  # a build of torch that does not say where it is
+        in_large_pages(torch.ops.mkldnn.data_ptr(packed), laid.nbytes)
+    return laid
 
 
 def _takes_mkl(dtype: torch.dtype) -> bool:
