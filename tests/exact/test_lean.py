@@ -10,11 +10,38 @@ import pytest
 import torch
 from torch import nn
 from transformers.activations import ACT2FN
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from tests.exact.cheaper import SUBJECTS, fresh, n_packed, plainly, touched, traces
-from tests.exact.reference import NUCLEUS, assert_same, directions, model, requests, run
+from tests.exact.cheaper import (
+    LENGTHS,
+    NEW_TOKENS,
+    SUBJECTS,
+    fresh,
+    n_packed,
+    plainly,
+    touched,
+    traces,
+)
+from tests.exact.reference import (
+    NUCLEUS,
+    assert_same,
+    directions,
+    model,
+    requests,
+    run,
+    run_alone,
+)
 from traitscope.checkup import at_load
-from traitscope.engine import Batching, joined, norms, packing, replay, rotary, siblings
+from traitscope.engine import (
+    Batching,
+    generate,
+    joined,
+    norms,
+    packing,
+    replay,
+    rotary,
+    siblings,
+)
 from traitscope.engine import lean as lean_module
 
 pytestmark = pytest.mark.usefixtures("everything_is_large")
@@ -304,3 +331,27 @@ def test_the_models_own_way_is_held_against_the_cheaper_one(
     monkeypatch.setattr(rotary, "_turned", lambda *args: [x * 1.02 for x in real(*args)])
     assert set(rotary._same.values()) == {True}
     assert slots() is False
+
+
+# --- several at once ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("llama", "llama"), ("llama", "qwen2"), ("gemma2", "gemma2")]
+)
+def test_generations_of_two_models_end_in_any_order(first: str, second: str) -> None:
+    """What both do with the function that makes attention goes with the last of them."""
+    one, other = fresh(first), fresh(second)
+    own = dict(ALL_ATTENTION_FUNCTIONS)
+    short = generate(one, requests((3, 4, 5), (3, 3, 3)), directions(one), NUCLEUS, Batching(3))
+    wanted = requests(LENGTHS, NEW_TOKENS)
+    long = generate(other, wanted, directions(other), NUCLEUS, Batching(3))
+    next(short)
+    made = [next(long)]
+    list(short)
+    made += long
+    assert dict(ALL_ATTENTION_FUNCTIONS) == own
+    alone = run_alone(other, wanted, NUCLEUS)
+    assert len(made) == len(alone)
+    for trace in made:
+        assert_same(other, trace, alone[trace.generation], NUCLEUS)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -315,6 +317,84 @@ def test_who_watches_one_of_three_sees_and_changes_it(
     assert any(not np.array_equal(own[g].norm, made[g].norm) for g in made)
     for generation, trace in plainly(monkeypatch, lambda: traces(subject)).items():
         assert_same(subject, made[generation], trace, NUCLEUS)
+
+
+@pytest.mark.parametrize("part", ["q_proj", "k_proj", "v_proj"])
+def test_who_changes_an_input_in_its_place_changes_it(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = fresh("llama")
+    layer = getattr(subject.anatomy.blocks[1].attention, part)
+    before = traces(subject)
+
+    def more(module: Any, args: Any) -> None:
+        args[0].mul_(1.5)
+
+    layer.register_forward_pre_hook(more)
+    made, plain = traces(subject), plainly(monkeypatch, lambda: traces(subject))
+    assert any(not np.array_equal(before[g].norm, made[g].norm) for g in made)
+    for generation, trace in plain.items():
+        assert_same(subject, made[generation], trace, NUCLEUS)
+
+
+def test_a_bias_that_changes_is_added_as_it_is_now() -> None:
+    subject = fresh("qwen2")
+    attention, x = subject.anatomy.blocks[0].attention, torch.randn(1, 3, 48)
+    with torch.inference_mode(), packed_weights(subject):
+        before = [layer(x) for layer in (attention.q_proj, attention.k_proj)]
+        attention.k_proj.bias.data.add_(5)
+        after = [layer(x) for layer in (attention.q_proj, attention.k_proj)]
+    assert torch.equal(before[0], after[0])
+    torch.testing.assert_close(before[1] + 5, after[1])
+
+
+def test_threads_have_their_own_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that go through one block at once, the slower one's product ends last."""
+    subject = fresh("llama")
+    attention, started, done = subject.anatomy.blocks[0].attention, Event(), Event()
+    real = packing.product
+
+    def slowly(x: torch.Tensor, packed: Any, bias: Any = None) -> torch.Tensor:
+        made = real(x, packed, bias)
+        if len(x) == 1:
+            started.set()
+            done.wait(10)
+        return made
+
+    def keys(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.inference_mode():
+            return attention.q_proj(x), attention.k_proj(x)
+
+    with packed_weights(subject), ThreadPoolExecutor(1) as other:
+        monkeypatch.setattr(packing, "product", slowly)
+        slow, fast = torch.randn(1, 3, 48), torch.randn(2, 3, 48)
+        waiting = other.submit(keys, slow)
+        assert started.wait(10)
+        with torch.inference_mode():
+            query = attention.q_proj(fast)
+            done.set()
+            waiting.result()
+            key = attention.k_proj(fast)
+    torch.testing.assert_close(query, nn.functional.linear(fast, attention.q_proj.weight))
+    torch.testing.assert_close(key, nn.functional.linear(fast, attention.k_proj.weight))
+    for made, layer in zip(waiting.result(), (attention.q_proj, attention.k_proj), strict=True):
+        torch.testing.assert_close(made, nn.functional.linear(slow, layer.weight))
+
+
+def test_no_weight_is_kept_twice() -> None:
+    """A group that falls apart, and is one again."""
+    subject = fresh("llama")
+    layer = subject.anatomy.blocks[0].attention.v_proj
+    own = layer.forward
+    for _ in range(2):
+        with packed_weights(subject):
+            assert bytes_packed() == packing.packed_bytes(subject)
+        layer.forward = lambda x: own(x)
+        with packed_weights(subject):
+            pass
+        del layer.forward
+    with packed_weights(subject):
+        assert bytes_packed() == packing.packed_bytes(subject)
 
 
 # --- experts -------------------------------------------------------------------------------------

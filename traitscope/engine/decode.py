@@ -347,12 +347,11 @@ class _Loop:
         themselves, where all is on a CPU."""
         columns = [row.fed + 1 for row in self.live]
         if not self.cuts or self.clock.steps % _CUT_ANEW == 0:
-            self.cuts = [len(columns)]
-            if self.ragged:
-                self.cuts = cuts(columns, _PART_BYTES // max(1, self.slots.column_bytes))
+            wide = self.slots.column_bytes if self.ragged else 0
+            self.cuts = cuts(columns, _PART_BYTES // wide) if wide else []
+        ends = self.cuts or [len(columns)]
         return [
-            (end, max(columns[start:end]))
-            for start, end in zip([0, *self.cuts], self.cuts, strict=False)
+            (end, max(columns[start:end])) for start, end in zip([0, *ends], ends, strict=False)
         ]
 
     # --- rows go -----------------------------------------------------------------------------

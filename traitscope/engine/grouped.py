@@ -264,7 +264,7 @@ class _Laid:
         whole = mask.to(dtype)[:, :, None].expand(rows, groups, heads, -1, -1)
         made = whole.reshape(*size, mask.shape[-1])
         # a forward has two kinds at most, of a step's tokens, in parts, and of prompts'
-        self._known = [*self._known[-15:], (mask, made)]
+        self._known = [*self._known[-7:], (mask, made)]
         return made
 
     def seen(self, query: Tensor, key: Tensor) -> Tensor | None:

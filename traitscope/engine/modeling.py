@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from threading import RLock
 from typing import Any
 
 import torch
@@ -22,7 +24,18 @@ __all__ = ["exchanged", "left_alone", "replaced"]
 
 Function = Callable[..., Any]
 
-_in_use = set[Function]()
+
+@dataclass(eq=False)
+class _Use:
+    """A function in the place of another, and for how many."""
+
+    own: Function
+    changed: Function
+    users: int = 0
+
+
+_uses = dict[tuple[int, str], _Use]()  # by the place and the name there
+_one_at_a_time = RLock()
 
 
 def left_alone() -> bool:
@@ -35,42 +48,53 @@ def left_alone() -> bool:
 def replaced(model: Model, name: str, make: Callable[[Function], Function]) -> Iterator[None]:
     """Within it, `name` means `make(own)` in every file that has it and that the model's attention
     is written in."""
-    changed = []
-    for place in _files(model):
-        own = place.get(name)
-        if callable(own) and own not in _in_use:  # else somebody further out has done it
-            place[name] = make(own)
-            _in_use.add(place[name])
-            changed.append((place, own))
-    try:
+    with ExitStack() as undo:
+        for place in _files(model):
+            if callable(place.get(name)):
+                undo.enter_context(exchanged(place, name, make))
         yield
-    finally:
-        for place, own in changed:
-            _in_use.discard(place[name])
-            place[name] = own
 
 
 @contextmanager
 def exchanged(
     registry: MutableMapping[str, Function], name: str, make: Callable[[Function], Function]
 ) -> Iterator[None]:
-    """Within it, `name` means `make(own)` in a registry that models look their functions up in."""
-    own = registry[name]
-    if own in _in_use:
-        yield
-        return
-    registry[name] = changed = make(own)
-    _in_use.add(changed)
+    """Within it, `name` means `make(own)` in a registry that models look their functions up in.
+
+    Whoever comes while another has it so uses the same; it goes with the last of them.
+    """
+    key = (id(registry), name)
+    with _one_at_a_time:
+        use = _uses.get(key)
+        if use is None or registry[name] is not use.changed:
+            own = registry[name]
+            if any(own is other.changed for other in _uses.values()):  # taken from another file
+                use = None
+            else:
+                use = _uses[key] = _Use(own, make(own))
+                registry[name] = use.changed
+        if use is not None:
+            use.users += 1
     try:
         yield
     finally:
-        _in_use.discard(changed)
-        if registry.get(name) is changed:  # else somebody has put something else there meanwhile
-            registry[name] = own
-            if not isinstance(registry, dict):  # one that falls back on what all of its kind have
-                del registry[name]
-                if registry.get(name) is not own:
-                    registry[name] = own
+        with _one_at_a_time:
+            if use is not None:
+                use.users -= 1
+                if not use.users:
+                    _end(registry, key, use)
+
+
+def _end(registry: MutableMapping[str, Function], key: tuple[int, str], use: _Use) -> None:
+    if _uses.get(key) is use:
+        del _uses[key]
+    _, name = key
+    if registry.get(name) is use.changed:  # else somebody has put something else there meanwhile
+        registry[name] = use.own
+        if not isinstance(registry, dict):  # one that falls back on what all of its kind have
+            del registry[name]
+            if registry.get(name) is not use.own:
+                registry[name] = use.own
 
 
 def _files(model: Model) -> Iterator[dict[str, Any]]:

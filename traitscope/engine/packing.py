@@ -125,7 +125,7 @@ def packed_weights(model: Model) -> Iterator[dict[nn.Module, Laid]]:
         for part in _layers(model):
             for weight in () if any(map(is_anothers, part.modules)) else _packed(part):
                 if len(part.modules) > 1:
-                    by = partial(product, packed=weight, bias=biases(part.modules))
+                    by = partial(_together, part.modules, weight)
                     undo.enter_context(by_one_product(part.modules, by))
                     continue
                 packed[part.module] = weight
@@ -185,6 +185,8 @@ def _gains(weight: Tensor) -> bool:
 def _packed(part: _Part) -> tuple[Laid, ...]:
     """A part's packed weights, of the values that it has now."""
     with _one_at_a_time:
+        for module in part.modules[1:]:  # what was packed while they were no group
+            _known.get(module, {}).pop(part.name, None)
         there, mark = _held(part), part.mark
         if there is None or there.mark != mark:
             there = _known.setdefault(part.module, {})[part.name] = _Packed(_pack(part), mark)
@@ -205,6 +207,10 @@ def _by(module: Any, packed: Laid, own: Callable[..., Any]) -> Callable[[Tensor]
         return product(x, packed, module.bias)
 
     return forward
+
+
+def _together(group: tuple[Any, ...], packed: Laid, x: Tensor) -> Tensor:
+    return product(x, packed, biases(group))
 
 
 def product(x: Tensor, packed: Laid, bias: Tensor | None = None) -> Tensor:

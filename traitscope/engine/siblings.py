@@ -2,7 +2,8 @@
 
 Query, key and value read the same states, so do gate and up.  The first of them multiplies for the
 others, which hand out their part when they are given the same input; else each goes its own way.
-By what is multiplied is the caller's business.
+So do all where somebody's hook is called before the last of them has its input, which the hook may
+change in its place.  By what is multiplied is the caller's business.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as every
 
 from traitscope.engine.modeling import left_alone
 from traitscope.models import is_anothers, wrap_forward
@@ -65,26 +67,33 @@ class _Product:
         self._sizes = [module.out_features for module in group]
         self._dtype = group[0].weight.dtype
         self._multiply, self._most = multiply, most
-        self._input: Tensor | None = None
-        self._parts: tuple[Tensor, ...] = ()
+        self._between = [
+            every._global_forward_pre_hooks,
+            every._global_forward_hooks,
+            *(module._forward_pre_hooks for module in group[1:]),
+            *(module._forward_hooks for module in group[:-1]),
+        ]
+        self._last: tuple[Tensor, tuple[Tensor, ...]] | None = None  # one: threads may share this
 
     def part(self, place: int, own: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
         """The forward of the group's module at `place`."""
 
         def first(x: Tensor) -> Tensor:
             large = self._most is not None and x.numel() > self._most
-            if left_alone() or large or x.dtype != self._dtype or not x.numel():
+            odd = left_alone() or large or x.dtype != self._dtype or not x.numel()
+            if odd or any(self._between):
+                self._last = None
                 return own(x)  # type: ignore[no-any-return]  # a module's forward
-            self._input = x
-            self._parts = torch.split(self._multiply(x), self._sizes, dim=-1)
-            return self._parts[0]
+            parts = torch.split(self._multiply(x), self._sizes, dim=-1)
+            self._last = (x, parts)
+            return parts[0]
 
         def other(x: Tensor) -> Tensor:
-            if left_alone() or x is not self._input:
+            last = self._last
+            if left_alone() or last is None or x is not last[0]:
                 return own(x)  # type: ignore[no-any-return]  # as above
-            part = self._parts[place]
             if place == len(self._sizes) - 1:  # nobody else will ask
-                self._input, self._parts = None, ()
-            return part
+                self._last = None
+            return last[1][place]
 
         return other if place else first
