@@ -20,9 +20,12 @@ PAGE = 2 << 20
 
 @pytest.fixture(autouse=True)
 def asked_anew() -> Iterator[None]:
+    before = pages._long.copy()
     pages._page.cache_clear()
+    pages._long.clear()
     yield
     pages._page.cache_clear()
+    pages._long[:] = before
 
 
 @pytest.fixture
@@ -55,8 +58,9 @@ def test_a_system_that_takes_long_is_not_asked_on(
     calls: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pages, "_LONG", -1.0)
-    assert in_large_pages(PAGE, 3 * PAGE) == PAGE
-    assert len(calls) == 1
+    monkeypatch.setattr(pages, "_MOST_LONG", 2)
+    assert [in_large_pages(PAGE, 3 * PAGE) for _ in range(4)] == [PAGE, PAGE, 0, 0]
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("lacks", ["never", "no such setting", "no number", "macOS"])
