@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from tests.report.planted import TRAITS, Text, planted
 from tests.viewer.texts import MARKUP, odd_run
@@ -88,6 +88,7 @@ def test_it_opens_shows_and_follows_the_keys(tmp_path: Path, offline: Page) -> N
 def test_a_link_in_a_table_opens_the_text_and_a_click_pins(tmp_path: Path, offline: Page) -> None:
     offline.goto(planted_report(tmp_path))
     offline.get_by_role("link", name="Loose?").first.click()
+    expect(offline.locator("#words")).to_contain_text("Maybe")  # what follows a link comes later
     assert offline.locator("#words").inner_text().split()[-1] == "Maybe"
     offline.locator("#words .tok", has_text="Maybe").click()
     assert "token 3," in offline.locator("#token-about").inner_text()
